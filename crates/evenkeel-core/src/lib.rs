@@ -1,0 +1,23 @@
+//! The healing core of Evenkeel.
+//!
+//! Everything here computes and touches nothing: no clock, no randomness, no files, no network, no
+//! threads. Events go in, the next state and the one effect that is now due come out; whoever holds
+//! the world carries the effect out and sends back the event it led to. The same code therefore runs
+//! in production, in the simulator and in replay.
+//!
+//! In reading order: what is seen ([`anomaly`], [`measure`]), what may be done about it
+//! (playbooks), what one healing cycle is (cycles), what the whole
+//! healer remembers (healer), how all of it is written down (record), and how an advisor's
+//! answer is judged (proposal).
+//!
+//! **Invariant:** state is a fold over recorded events. Whatever `Cycle::apply` accepts live it
+//! accepts in replay, with the same result; there is no second table.
+
+pub mod anomaly;
+pub mod measure;
+pub mod redact;
+pub mod time;
+
+pub use anomaly::{Anomaly, AnomalyType, Severity};
+pub use measure::{SuiteResult, TestResult, TestStatus};
+pub use time::Timestamp;
