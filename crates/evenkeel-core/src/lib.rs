@@ -14,10 +14,13 @@
 //! accepts in replay, with the same result; there is no second table.
 
 pub mod anomaly;
+pub mod expression;
 pub mod measure;
+pub mod playbook;
 pub mod redact;
 pub mod time;
 
 pub use anomaly::{Anomaly, AnomalyType, Severity};
 pub use measure::{SuiteResult, TestResult, TestStatus};
+pub use playbook::Playbook;
 pub use time::Timestamp;
