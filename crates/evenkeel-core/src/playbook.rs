@@ -8,6 +8,7 @@ pub mod action;
 pub mod parse;
 pub mod plan;
 pub mod select;
+pub mod undo;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use serde_json::Value;
 pub use action::{Action, Services, UndoKind};
 pub use parse::{PlaybookProblem, lint, parse};
 pub use plan::{Plan, PlannedStep};
+pub use undo::{KeyChange, Prepared, RollbackOutcome, StepOutcome, UndoOp};
 
 /// The format's version that this code reads.
 pub const FORMAT_VERSION: u32 = 1;
