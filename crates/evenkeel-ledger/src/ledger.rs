@@ -1,0 +1,284 @@
+//! The handle: open, append, close. It validates and hashes payloads in the caller's thread, and hands entries to
+//! the writer thread; it never touches the database itself.
+
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::entry::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
+use crate::writer::{Request, Writer};
+use crate::{Entry, Hash, LedgerError, NewEntry, Reader};
+
+/// Entries that may wait for the writer, in bytes together: 32 MiB. Then appending waits for room.
+pub const QUEUE_BYTES_MAX: usize = QUEUE_UNITS << 10;
+
+/// The queue is accounted in units of 1 KiB, so that it also bounds the number of small entries.
+const QUEUE_UNITS: usize = 32 << 10;
+
+/// How to open a ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// How long a commit waits for another process's lock before it is refused as busy. Default 5 s.
+    pub busy_timeout: Duration,
+    /// Largest size of the database file in bytes, rounded down to whole pages; default no limit. An append
+    /// beyond it fails as [`LedgerError::Full`] and ends the writer, just as a full disk does.
+    pub size_bytes_max: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            busy_timeout: Duration::from_secs(5),
+            size_bytes_max: None,
+        }
+    }
+}
+
+/// The newest entry that is known to be durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Its sequence; 0 for an empty log.
+    pub sequence: u64,
+    /// Its `entry_hash`; zeros for an empty log.
+    pub hash: Hash,
+}
+
+/// A handle on the one writer of a ledger. Clones are cheap and share it; the last one that is dropped waits
+/// until all that was accepted is written, and closes the file.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    room: Arc<Semaphore>,
+    sender: Mutex<Option<Sender<Request>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    state: Arc<State>,
+}
+
+/// What the writer thread tells its handles.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) head: Mutex<Head>,
+    pub(crate) poison: Mutex<Option<Arc<LedgerError>>>,
+}
+
+impl Ledger {
+    /// Opens the ledger, or creates it (mode 0600) in a directory that exists, with the default [`Options`].
+    ///
+    /// Checks the schema and re-hashes the newest entries, so that appending continues the true chain; a
+    /// file that fails this is [`LedgerError::DoesNotVerify`] and is not touched.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
+        Self::open_with(path, &Options::default())
+    }
+
+    /// As [`Ledger::open`] with options.
+    pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self, LedgerError> {
+        let path = path.as_ref().to_owned();
+        let writer = Writer::open(&path, options)?;
+        let state = Arc::new(State {
+            head: Mutex::new(writer.head()),
+            poison: Mutex::new(None),
+        });
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let theirs = Arc::clone(&state);
+        let thread = thread::Builder::new()
+            .name("ledger-writer".to_owned())
+            .spawn(move || writer.run(&receiver, &theirs))
+            .map_err(|error| LedgerError::io(&path, "starting its writer thread", &error))?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path,
+                room: Arc::new(Semaphore::new(QUEUE_UNITS)),
+                sender: Mutex::new(Some(sender)),
+                thread: Mutex::new(Some(thread)),
+                state,
+            }),
+        })
+    }
+
+    /// Appends one entry; ready when it is durable.
+    ///
+    /// Nothing happens before the first poll. A future that is dropped before it is ready leaves open whether
+    /// the entry is written. One that was polled has to be polled on or dropped: it may hold a place in the
+    /// queue that others wait for. Works on any executor.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "one entry comes back for one entry"
+    )]
+    pub fn append(
+        &self,
+        entry: NewEntry,
+    ) -> impl Future<Output = Result<Entry, LedgerError>> + Send + use<> {
+        let batch = self.append_all(vec![entry]);
+        async move { Ok(batch.await?.pop().expect("one entry for one entry")) }
+    }
+
+    /// Appends several entries with consecutive sequences, in one transaction: all of them or none.
+    ///
+    /// At most [`BATCH_ENTRIES_MAX`] entries and [`BATCH_BYTES_MAX`]; none at all is no write.
+    pub fn append_all(
+        &self,
+        entries: Vec<NewEntry>,
+    ) -> impl Future<Output = Result<Vec<Entry>, LedgerError>> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.append_all(entries).await }
+    }
+
+    /// As [`Ledger::append`] for code that is not async: blocks this thread until the entry is durable.
+    pub fn append_blocking(&self, entry: NewEntry) -> Result<Entry, LedgerError> {
+        block_on(self.append(entry))
+    }
+
+    /// As [`Ledger::append_all`] for code that is not async.
+    pub fn append_all_blocking(&self, entries: Vec<NewEntry>) -> Result<Vec<Entry>, LedgerError> {
+        block_on(self.append_all(entries))
+    }
+
+    /// The newest entry that this writer knows to be durable.
+    pub fn head(&self) -> Head {
+        *lock(&self.shared.state.head)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// The failure that ended this writer, if one did.
+    pub fn failure(&self) -> Option<LedgerError> {
+        lock(&self.shared.state.poison).as_deref().cloned()
+    }
+
+    /// A read-only connection to the same file.
+    pub fn reader(&self) -> Result<Reader, LedgerError> {
+        Reader::open(&self.shared.path)
+    }
+
+    /// Writes what was accepted, closes the file and waits for that; blocks for as long as the disk takes.
+    /// Later appends through any clone are [`LedgerError::Closed`]. Returns the failure that had ended the
+    /// writer, if one did. Closing twice is fine.
+    pub fn close(&self) -> Result<(), LedgerError> {
+        self.shared.close();
+        self.failure().map_or(Ok(()), Err)
+    }
+}
+
+impl Shared {
+    async fn append_all(&self, entries: Vec<NewEntry>) -> Result<Vec<Entry>, LedgerError> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes = check_batch(&entries)?;
+        let payload_hashes = entries
+            .iter()
+            .map(|entry| Hash::of(entry.payload.as_bytes()))
+            .collect();
+        let room = self.reserve(bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        let request = Request {
+            entries,
+            payload_hashes,
+            bytes,
+            reply,
+            _room: room,
+        };
+        // Sent under the lock and without waiting: the queue is bounded by the room, and no sender stays
+        // in a future that might never be polled again, so closing always ends.
+        lock(&self.sender)
+            .as_ref()
+            .ok_or_else(|| self.closed())?
+            .send(request)
+            .map_err(|_| self.closed())?;
+        answer.await.unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, LedgerError> {
+        let units = u32::try_from(bytes / 1024 + 1).expect("a batch is smaller than the queue");
+        let room = Arc::clone(&self.room).acquire_many_owned(units).await;
+        room.map_err(|_| self.closed())
+    }
+
+    fn closed(&self) -> LedgerError {
+        match &*lock(&self.state.poison) {
+            Some(cause) => LedgerError::Poisoned {
+                cause: Arc::clone(cause),
+            },
+            None => LedgerError::Closed {
+                path: self.path.clone(),
+            },
+        }
+    }
+
+    fn close(&self) {
+        self.room.close();
+        drop(lock(&self.sender).take());
+        // Held while joining: a second caller returns only when the file is closed.
+        let mut thread = lock(&self.thread);
+        if let Some(thread) = thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(path = %self.path.display(), "the ledger's writer thread panicked");
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn check_batch(entries: &[NewEntry]) -> Result<usize, LedgerError> {
+    if entries.len() > BATCH_ENTRIES_MAX {
+        let problem = format!(
+            "has {} entries, at most {BATCH_ENTRIES_MAX} are atomic",
+            entries.len()
+        );
+        return Err(LedgerError::invalid("batch", problem));
+    }
+    let mut bytes = 0;
+    for entry in entries {
+        entry.validate()?;
+        bytes += entry.size();
+    }
+    if bytes > BATCH_BYTES_MAX {
+        let problem = format!("has {bytes} bytes, at most {BATCH_BYTES_MAX} are atomic");
+        return Err(LedgerError::invalid("batch", problem));
+    }
+    Ok(bytes)
+}
+
+/// A panic elsewhere leaves these plain values whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs one future on this thread. tokio's own blocking calls panic inside a runtime; this one merely blocks.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    // Bounded by the writer thread, which answers or drops each request.
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

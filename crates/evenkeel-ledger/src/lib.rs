@@ -1,0 +1,89 @@
+//! The immutable log of Evenkeel: append, read, verify.
+//!
+//! One SQLite file holds the table `immutable_log`. It is the write-ahead log of the healer: what is not
+//! committed here does not happen. People read it with the plain `sqlite3` shell, so the table, its columns
+//! and the view `playbook_runs` are interfaces.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), evenkeel_ledger::LedgerError> {
+//! use evenkeel_ledger::{Ledger, NewEntry, Query, Reader};
+//!
+//! let path = std::path::Path::new("evenkeel.db");
+//! let ledger = Ledger::open(path)?;
+//! let entry = ledger
+//!     .append(NewEntry {
+//!         timestamp: "2026-01-31T12:00:00.000Z".to_owned(),
+//!         actor: "evenkeel".to_owned(),
+//!         action: "start_healing_cycle".to_owned(),
+//!         resource: "service:api".to_owned(),
+//!         subsystem: "healing".to_owned(),
+//!         payload: r#"{"workflow_id":"w-1"}"#.to_owned(),
+//!         result: "started".to_owned(),
+//!     })
+//!     .await?;
+//! let newest = Reader::open(path)?.query(&Query::new().newest_first().limit(1))?;
+//! assert_eq!(newest[0].entry_hash, entry.entry_hash);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Invariants
+//!
+//! - **Acknowledged means durable.** [`Ledger::append`] returns an entry only after `COMMIT` with
+//!   `synchronous=FULL`, and after looking that the file is still the one at its path. An error means *not
+//!   acknowledged*: after a failed commit the entry may or may not be found when the file is opened again,
+//!   but never half of it.
+//! - **One writer thread**, one order. `sequence` starts at 1 and has no holes; it is the order of the log.
+//!   Timestamps are what the caller's clock said and may step back.
+//! - **A storage error is final.** After a full disk, an I/O error, a read-only or a corrupt file the writer
+//!   is poisoned: every later append is refused and says why. Nothing is retried; open again, which checks.
+//! - **Each entry seals the one before.** `entry_hash` is the RFC 6962 leaf hash of the canonical leaf
+//!   ([`leaf`]), which contains `previous_hash`. Payload bytes are hashed as stored; JSON is never
+//!   serialised again to check it.
+//! - **Triggers stop accidents, proofs catch attackers.** UPDATE, DELETE and an INSERT that is not the next
+//!   entry are refused by triggers; [`verify`](verify()) re-hashes everything and compares the schema too.
+//!   A hash chain alone cannot notice a cut tail, a complete rewrite or an old copy put back: for that a
+//!   checkpoint held elsewhere is needed. [`Report::merkle_root`] is the root that such a checkpoint signs.
+//! - The file belongs to the ledger alone: any table, index, trigger or view that is not its own is reported.
+//!
+//! # Bounds
+//!
+//! | what | bound |
+//! |---|---|
+//! | payload | [`PAYLOAD_BYTES_MAX`] (1 MiB), nested at most [`PAYLOAD_DEPTH_MAX`] deep |
+//! | any other field | [`FIELD_BYTES_MAX`] (1 KiB) |
+//! | entries in one [`Ledger::append_all`] | [`BATCH_ENTRIES_MAX`], together [`BATCH_BYTES_MAX`] |
+//! | waiting for the writer | [`QUEUE_BYTES_MAX`] of entries; then `append` waits |
+//! | one commit | [`GROUP_ENTRIES_MAX`] entries or [`GROUP_BYTES_MAX`], or one batch |
+//! | entries from one [`Reader::query`] | [`QUERY_LIMIT_MAX`] |
+//! | waiting for another process's lock | [`Options::busy_timeout`], 5 s |
+
+mod check;
+mod connect;
+mod damage;
+mod entry;
+mod error;
+mod files;
+pub mod leaf;
+mod ledger;
+pub mod merkle;
+mod query;
+mod reader;
+pub mod schema;
+mod stats;
+mod verify;
+mod writer;
+
+pub use damage::{Damage, DamageKind};
+pub use entry::{
+    BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, Entry, FIELD_BYTES_MAX, NewEntry, PAYLOAD_BYTES_MAX,
+    PAYLOAD_DEPTH_MAX, format_timestamp,
+};
+pub use error::LedgerError;
+pub use leaf::Hash;
+pub use ledger::{Head, Ledger, Options, QUEUE_BYTES_MAX};
+pub use query::{Order, QUERY_LIMIT_MAX, Query};
+pub use reader::Reader;
+pub use stats::{Counts, ERROR_RESULTS, Exclude};
+pub use verify::{DAMAGE_LISTED_MAX, Report, VerifyOptions, verify, verify_with};
+pub use writer::{GROUP_BYTES_MAX, GROUP_ENTRIES_MAX};
