@@ -6,21 +6,30 @@
 //! in production, in the simulator and in replay.
 //!
 //! In reading order: what is seen ([`anomaly`], [`measure`]), what may be done about it
-//! (playbooks), what one healing cycle is (cycles), what the whole
-//! healer remembers (healer), how all of it is written down (record), and how an advisor's
-//! answer is judged (proposal).
+//! ([`playbook`]), what one healing cycle is ([`cycle`], [`event`], [`effect`]), what the whole
+//! healer remembers ([`healer`]), how all of it is written down ([`record`]), and how an advisor's
+//! answer is judged ([`proposal`]).
 //!
-//! **Invariant:** state is a fold over recorded events. Whatever `Cycle::apply` accepts live it
+//! **Invariant:** state is a fold over recorded events. Whatever [`cycle::Cycle::apply`] accepts live it
 //! accepts in replay, with the same result; there is no second table.
 
 pub mod anomaly;
+pub mod cycle;
+pub mod effect;
+pub mod event;
 pub mod expression;
+pub mod healer;
 pub mod measure;
 pub mod playbook;
+pub mod proposal;
+pub mod record;
 pub mod redact;
 pub mod time;
 
 pub use anomaly::{Anomaly, AnomalyType, Severity};
+pub use cycle::{Cycle, InvalidTransition, Outcome, Phase, Rules};
+pub use effect::Effect;
+pub use event::Event;
 pub use measure::{SuiteResult, TestResult, TestStatus};
 pub use playbook::Playbook;
 pub use time::Timestamp;

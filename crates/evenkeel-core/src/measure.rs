@@ -95,7 +95,6 @@ impl TestResult {
     /// The anomaly that this result stands for: a failure, or a pass that was too slow.
     pub fn anomaly(&self, at: Timestamp) -> Option<Anomaly> {
         match self.status {
-            TestStatus::Skipped => None,
             TestStatus::Failed => Some(Anomaly {
                 kind: self.anomaly_type.clone(),
                 severity: self.severity,
@@ -132,7 +131,7 @@ impl TestResult {
                 score: Some(self.duration_ms / self.expected_max_ms.max(1.0)),
                 context: self.context.clone(),
             }),
-            TestStatus::Passed => None,
+            TestStatus::Passed | TestStatus::Skipped => None,
         }
     }
 }

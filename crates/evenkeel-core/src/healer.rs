@@ -1,0 +1,249 @@
+//! What the healer remembers over all cycles: a fold over the records, like the cycles themselves.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::anomaly::{Anomaly, AnomalyType};
+use crate::cycle::{Cycle, InvalidTransition, Outcome, RunVerdict};
+use crate::event::{Event, Stamped, Trigger};
+use crate::playbook::plan::ChosenBy;
+use crate::time::Timestamp;
+
+/// Something that changes what the healer remembers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HealerEvent {
+    /// An event of a cycle.
+    Cycle(Stamped),
+    /// An anomaly is gone: the signal is normal again, seen by the watchdog or by a passed test.
+    AnomalyCleared {
+        /// Its key.
+        key: String,
+        /// The stress test that failed for it has passed since: failed attempts are forgotten.
+        verified: bool,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// A cycle that is over.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PastCycle {
+    /// Its id.
+    pub workflow_id: String,
+    /// When it ended.
+    pub closed_at: Timestamp,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its fix did not last: the anomaly came back within the recurrence window.
+    pub mitigated_only: bool,
+}
+
+/// Most anomaly keys that are remembered; the one closed longest ago is forgotten first.
+pub const KEYS_MAX: usize = 1024;
+
+/// The healer's memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Healer {
+    /// The cycle that is open. There is at most one: one target, one healer.
+    pub open: Option<Cycle>,
+    /// Failed attempts by anomaly type; cleared by a verified fix.
+    pub healing_attempts: BTreeMap<AnomalyType, u32>,
+    /// The last closed cycle for each anomaly key.
+    pub last: BTreeMap<String, PastCycle>,
+}
+
+/// What is to become of an anomaly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Heal it.
+    Open {
+        /// Failed attempts so far.
+        prior_attempts: u32,
+        /// The cycle whose fix did not last.
+        recurrence_of: Option<String>,
+    },
+    /// Its cycle is open.
+    AlreadyOpen,
+    /// Another cycle is open: look again when that is over.
+    Busy,
+    /// A person was alerted about it and it has not gone away since; they were told once.
+    HandedOver {
+        /// The cycle that ended so.
+        workflow_id: String,
+    },
+    /// This kind is noted and never acted on.
+    NoteOnly,
+}
+
+/// Records that do not fit together.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ReplayError {
+    /// An event has no place.
+    #[error(transparent)]
+    Invalid(#[from] InvalidTransition),
+    /// An event of a cycle that is not open.
+    #[error("event `{event}` belongs to cycle {workflow_id}, which is not open")]
+    NotOpen {
+        /// The cycle.
+        workflow_id: String,
+        /// The event.
+        event: &'static str,
+    },
+    /// A second cycle begins while one is open.
+    #[error("cycle {second} begins while {first} is open")]
+    TwoOpen {
+        /// The open one.
+        first: String,
+        /// The other.
+        second: String,
+    },
+}
+
+impl Healer {
+    /// Takes an event; the same code for live runs and for replay. On an error nothing has changed.
+    pub fn apply(&mut self, event: &HealerEvent) -> Result<(), ReplayError> {
+        match event {
+            HealerEvent::AnomalyCleared { key, verified, .. } => {
+                if let Some(past) = self.last.get(key)
+                    && !past.outcome.healed()
+                {
+                    self.last.remove(key);
+                }
+                if *verified {
+                    let kind = key.split('/').next().unwrap_or("");
+                    self.healing_attempts.retain(|k, _| k.as_str() != kind);
+                }
+                Ok(())
+            }
+            HealerEvent::Cycle(stamped) => self.apply_cycle(stamped),
+        }
+    }
+
+    fn apply_cycle(&mut self, stamped: &Stamped) -> Result<(), ReplayError> {
+        let Stamped {
+            workflow_id,
+            at,
+            event,
+        } = stamped;
+        if let Event::Opened {
+            anomaly,
+            recurrence_of,
+            prior_attempts,
+            ..
+        } = event
+        {
+            if let Some(open) = &self.open {
+                return Err(ReplayError::TwoOpen {
+                    first: open.workflow_id.clone(),
+                    second: workflow_id.clone(),
+                });
+            }
+            self.open = Some(Cycle::open(workflow_id, *at, event)?);
+            if recurrence_of.is_some() {
+                // SAFETY 4: the fix that did not last has used up an attempt.
+                self.healing_attempts
+                    .insert(anomaly.kind.clone(), *prior_attempts);
+                if let Some(past) = self.last.get_mut(&anomaly.key()) {
+                    past.mitigated_only = true;
+                }
+            }
+            return Ok(());
+        }
+        let open = self
+            .open
+            .as_mut()
+            .filter(|c| c.workflow_id == *workflow_id)
+            .ok_or_else(|| ReplayError::NotOpen {
+                workflow_id: workflow_id.clone(),
+                event: event.name(),
+            })?;
+        open.apply(*at, event)?;
+        match event {
+            Event::RunConcluded => {
+                let kind = open.anomaly.kind.clone();
+                let run = open.run();
+                let failed = run.is_some_and(|r| r.verdict != Some(RunVerdict::Passed));
+                let by_advisor = run.is_some_and(|r| r.plan.chosen_by == ChosenBy::Advisor);
+                if failed && !by_advisor {
+                    *self.healing_attempts.entry(kind).or_insert(0) += 1;
+                } else if !failed {
+                    self.healing_attempts.remove(&kind);
+                }
+            }
+            Event::Closed { outcome } => {
+                let key = open.anomaly.key();
+                self.open = None;
+                self.last.insert(
+                    key,
+                    PastCycle {
+                        workflow_id: workflow_id.clone(),
+                        closed_at: *at,
+                        outcome: *outcome,
+                        mitigated_only: false,
+                    },
+                );
+                while self.last.len() > KEYS_MAX {
+                    let oldest = self
+                        .last
+                        .iter()
+                        .min_by_key(|(_, p)| p.closed_at)
+                        .map(|(k, _)| k.clone());
+                    if let Some(key) = oldest {
+                        self.last.remove(&key);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What is to become of an anomaly that was found at `now`. Changes nothing.
+    ///
+    /// `recurrence_window_ms`: an anomaly that comes back within this time after its fix means that the fix only
+    /// mitigated it.
+    pub fn admit(
+        &self,
+        now: Timestamp,
+        anomaly: &Anomaly,
+        trigger: Trigger,
+        recurrence_window_ms: i64,
+    ) -> Admission {
+        if [AnomalyType::DRIFT, AnomalyType::TELEMETRY_MISSING].contains(&anomaly.kind.as_str()) {
+            return Admission::NoteOnly;
+        }
+        let key = anomaly.key();
+        if let Some(open) = &self.open {
+            return if open.anomaly.key() == key {
+                Admission::AlreadyOpen
+            } else {
+                Admission::Busy
+            };
+        }
+        let attempts = self
+            .healing_attempts
+            .get(&anomaly.kind)
+            .copied()
+            .unwrap_or(0);
+        match self.last.get(&key) {
+            Some(past) if past.outcome.healed() => {
+                let since = now.millis_since(past.closed_at);
+                // A clock that was set back must not make a recurrence look like something new.
+                let recurs = since < recurrence_window_ms && past.outcome != Outcome::Cleared;
+                Admission::Open {
+                    prior_attempts: attempts + u32::from(recurs),
+                    recurrence_of: recurs.then(|| past.workflow_id.clone()),
+                }
+            }
+            // A person who starts Evenkeel again wants it looked at again; the watchdog alone does not ask twice.
+            Some(past) if trigger == Trigger::Watchdog => Admission::HandedOver {
+                workflow_id: past.workflow_id.clone(),
+            },
+            _ => Admission::Open {
+                prior_attempts: attempts,
+                recurrence_of: None,
+            },
+        }
+    }
+}

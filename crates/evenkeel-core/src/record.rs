@@ -1,0 +1,255 @@
+//! How cycles are written down, and read back.
+//!
+//! Every event of a cycle becomes exactly one ledger entry. Its payload holds the event whole (that is what replay
+//! reads) and beside it what people and their `sqlite3` and `jq` lines look for.
+
+use serde_json::{Value, json};
+
+use crate::anomaly::format_measure;
+use crate::cycle::{Cycle, Outcome, Run, RunVerdict};
+use crate::event::{Event, Stamped};
+use crate::healer::HealerEvent;
+use crate::time::Timestamp;
+
+/// The subsystem of every entry that replay reads.
+pub const SUBSYSTEM: &str = "orchestrator";
+/// The actor of every entry that replay reads.
+pub const ACTOR: &str = "post_boot_orchestrator";
+/// The action of a cycle's closing entry.
+pub const COMPLETE_HEALING_CYCLE: &str = "complete_healing_cycle";
+/// The action of the entry that counts an attempt; the `playbook_runs` view reads it.
+pub const COMPLETE_PLAYBOOK_RUN: &str = "complete_playbook_run";
+/// The action of the entry that an anomaly is gone.
+pub const ANOMALY_CLEARED: &str = "anomaly_cleared";
+
+/// An entry for the ledger, before it has a place in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// When.
+    pub at: Timestamp,
+    /// What happened, for queries.
+    pub action: &'static str,
+    /// What it happened to.
+    pub resource: String,
+    /// `success`, `failed`, `started`, `skipped` or `noted`.
+    pub result: &'static str,
+    /// Everything.
+    pub payload: Value,
+}
+
+/// An entry that replay cannot read.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "entry {action} cannot be replayed: {reason}; the ledger was written by a newer Evenkeel or is damaged"
+)]
+pub struct UnreadableRecord {
+    action: String,
+    reason: String,
+}
+
+/// The entry for an event of a cycle. `after` is the cycle with the event applied.
+pub fn of_event(after: &Cycle, stamped: &Stamped) -> Record {
+    let (action, result) = action_and_result(after, &stamped.event);
+    let mut payload = match serde_json::to_value(stamped) {
+        Ok(Value::Object(map)) => map,
+        _ => serde_json::Map::new(),
+    };
+    payload.insert("run_id".into(), json!(after.run().map(|r| &r.run_id)));
+    match &stamped.event {
+        Event::StepPrepared { step, .. }
+        | Event::StepFinished { step, .. }
+        | Event::StepSkipped { step, .. }
+        | Event::StepRefused { step, .. } => {
+            let run = after.run();
+            payload.insert("playbook".into(), json!(run.map(|r| &r.plan.playbook)));
+            payload.insert(
+                "step_id".into(),
+                json!(run.and_then(|r| r.plan.steps.get(*step)).map(|s| &s.id)),
+            );
+        }
+        Event::RunConcluded => {
+            if let Some(run) = after.run() {
+                payload.extend(run_summary(after, run));
+            }
+        }
+        Event::Closed { outcome } => payload.extend(closing_summary(after, *outcome)),
+        _ => {}
+    }
+    Record {
+        at: stamped.at,
+        action,
+        resource: after.anomaly.subject().to_owned(),
+        result,
+        payload: Value::Object(payload),
+    }
+}
+
+/// The entry that an anomaly is gone.
+pub fn of_cleared(key: &str, verified: bool, at: Timestamp) -> Record {
+    Record {
+        at,
+        action: ANOMALY_CLEARED,
+        resource: key.to_owned(),
+        result: "noted",
+        payload: json!({"key": key, "verified": verified}),
+    }
+}
+
+/// Reads an entry of [`SUBSYSTEM`] back. Entries that change nothing in the healer give `None`.
+pub fn read_back(
+    action: &str,
+    at: Timestamp,
+    payload: &str,
+) -> Result<Option<HealerEvent>, UnreadableRecord> {
+    let unreadable = |reason: String| UnreadableRecord {
+        action: action.to_owned(),
+        reason,
+    };
+    let value: Value = serde_json::from_str(payload).map_err(|e| unreadable(e.to_string()))?;
+    if action == ANOMALY_CLEARED {
+        let key = value["key"]
+            .as_str()
+            .ok_or_else(|| unreadable("it has no `key`".into()))?;
+        return Ok(Some(HealerEvent::AnomalyCleared {
+            key: key.to_owned(),
+            verified: value["verified"].as_bool().unwrap_or(false),
+            at,
+        }));
+    }
+    if value.get("event").is_none() {
+        return Ok(None);
+    }
+    let stamped: Stamped = serde_json::from_value(value).map_err(|e| unreadable(e.to_string()))?;
+    Ok(Some(HealerEvent::Cycle(stamped)))
+}
+
+fn action_and_result(after: &Cycle, event: &Event) -> (&'static str, &'static str) {
+    let ok = |good: bool| if good { "success" } else { "failed" };
+    match event {
+        Event::Opened { .. } => ("start_healing_cycle", "started"),
+        Event::SnapshotTaken { .. } => ("take_snapshot", "success"),
+        Event::SnapshotFailed { .. } => ("take_snapshot", "failed"),
+        Event::PlaybookSelected { .. } => ("select_playbook", "success"),
+        Event::NoPlaybook { .. } => ("select_playbook", "failed"),
+        Event::StepPrepared { .. } => ("start_step", "started"),
+        Event::StepSkipped { .. } => ("skip_step", "skipped"),
+        Event::StepRefused { .. } => ("refuse_step", "failed"),
+        Event::StepFinished { outcome, .. } => ("finish_step", ok(outcome.ok)),
+        Event::Verified { verification } => ("verify_healing", ok(verification.passed)),
+        Event::Settled { stayed_normal, .. } => ("settle", ok(*stayed_normal)),
+        Event::RolledBack { outcome } => ("roll_back", ok(outcome.ok)),
+        Event::RunConcluded => (
+            COMPLETE_PLAYBOOK_RUN,
+            ok(after.run().and_then(|r| r.verdict) == Some(RunVerdict::Passed)),
+        ),
+        Event::RetryDue { .. } => ("retry_due", "noted"),
+        Event::Advised { .. } => ("ask_advisor", "success"),
+        Event::AdviceFailed { .. } => ("ask_advisor", "failed"),
+        Event::Alerted { alert } => ("alert_human", ok(!alert.delivered.is_empty())),
+        Event::Closed { outcome } => (COMPLETE_HEALING_CYCLE, ok(outcome.healed())),
+        Event::Parked { .. } => ("park_cycle", "noted"),
+        Event::Resumed { .. } => ("resume_cycle", "noted"),
+    }
+}
+
+fn run_summary(cycle: &Cycle, run: &Run) -> serde_json::Map<String, Value> {
+    let finished = run.finished_at.unwrap_or(run.started_at);
+    object(json!({
+        "playbook": run.plan.playbook,
+        "chosen_by": run.plan.chosen_by,
+        "anomaly_type": cycle.anomaly.kind,
+        "attempt": run.attempt,
+        "started_at": run.started_at,
+        "finished_at": finished,
+        "duration_ms": finished.millis_since(run.started_at),
+        "steps": run.steps.len(),
+        "verified": run.verdict == Some(RunVerdict::Passed),
+        "verdict": run.verdict,
+    }))
+}
+
+fn closing_summary(cycle: &Cycle, outcome: Outcome) -> serde_json::Map<String, Value> {
+    let run = cycle.run();
+    let escalation = (!cycle.advice.is_empty() || !cycle.advice_failures.is_empty()).then(|| {
+        json!({
+            "advice": cycle.advice.iter().map(|a| json!({
+                "advisor": a.advisor,
+                "suggested_action": a.suggested_action,
+                "confidence": a.confidence,
+                "reasoning": a.reasoning,
+                "recommended_config": a.recommended_config,
+                "guidance_file": a.guidance_file,
+            })).collect::<Vec<_>>(),
+            "failures": cycle.advice_failures.iter().map(|(advisor, reason)| json!({
+                "advisor": advisor, "reason": reason,
+            })).collect::<Vec<_>>(),
+        })
+    });
+    object(json!({
+        "anomaly": cycle.anomaly,
+        "trigger": cycle.trigger,
+        "playbook": run.map(|r| &r.plan.playbook),
+        "params": run.map(|r| &r.plan.params),
+        "execution": run.map(|r| json!({
+            "success": r.steps.iter().all(|s| s.outcome.as_ref().is_none_or(|o| o.ok)),
+            "steps": r.steps.len(),
+            "actions": r.steps.iter().map(|s| json!({
+                "id": r.plan.steps.get(s.step).map(|p| &p.id),
+                "did": s.prepared.as_ref().map(|p| &p.summary),
+                "ok": s.outcome.as_ref().map(|o| o.ok),
+                "message": s.outcome.as_ref().map(|o| &o.message),
+                "skipped": s.note,
+            })).collect::<Vec<_>>(),
+        })),
+        "verification": run.and_then(|r| r.verification.as_ref()).map(|v| {
+            let mut value = serde_json::to_value(v).unwrap_or(Value::Null);
+            // The specification's name for the measure after: `error_rate_after`.
+            if let (Some(map), Some(after)) = (value.as_object_mut(), v.after) {
+                map.insert(format!("{}_after", v.metric), json!(after));
+            }
+            value
+        }),
+        "outcome": if outcome.healed() { "success" } else { "failed" },
+        "ended": outcome,
+        "attempts": cycle.runs.iter().map(|r| json!({
+            "run_id": r.run_id, "playbook": r.plan.playbook, "chosen_by": r.plan.chosen_by, "verdict": r.verdict,
+            "snapshot": r.snapshot.id, "rollback": r.rollback,
+        })).collect::<Vec<_>>(),
+        "failed_attempts": cycle.failed_attempts,
+        "snapshot": run.map(|r| &r.snapshot),
+        "escalation": escalation,
+        "alert": cycle.alert,
+        "refusals": cycle.refusals,
+        "summary": summary(cycle, outcome),
+        "duration_ms": cycle.closed_at.unwrap_or(cycle.opened_at).millis_since(cycle.opened_at),
+    }))
+}
+
+/// One sentence for a person.
+fn summary(cycle: &Cycle, outcome: Outcome) -> String {
+    let what = format!("{} ({})", cycle.anomaly.kind, cycle.anomaly.subject());
+    let measure = cycle
+        .run()
+        .and_then(|r| r.verification.as_ref())
+        .map(|v| v.improvement.clone())
+        .filter(|i| !i.is_empty())
+        .unwrap_or_else(|| format_measure(cycle.anomaly.current, &cycle.anomaly.unit));
+    match outcome {
+        Outcome::Resolved => format!("{what} resolved: {measure}"),
+        Outcome::ResolvedWithAdvice => {
+            format!("{what} resolved with an advisor's playbook: {measure}")
+        }
+        Outcome::Cleared => format!("{what} went away by itself: {measure}"),
+        Outcome::HumanAlert => format!("{what} not healed, a person was alerted: {measure}"),
+        Outcome::Stuck => {
+            format!("{what} not healed and not taken back, a person was alerted: {measure}")
+        }
+    }
+}
+
+fn object(value: Value) -> serde_json::Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => serde_json::Map::new(),
+    }
+}
