@@ -282,3 +282,109 @@ fn block_on<F: Future>(future: F) -> F::Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(payload: &str) -> NewEntry {
+        NewEntry {
+            timestamp: "2026-01-31T12:00:00.000Z".to_owned(),
+            actor: "evenkeel".to_owned(),
+            action: "check".to_owned(),
+            resource: String::new(),
+            subsystem: String::new(),
+            payload: payload.to_owned(),
+            result: String::new(),
+        }
+    }
+
+    /// Puts a batch into the queue past the checks that would refuse it.
+    fn smuggle(
+        ledger: &Ledger,
+        payloads: &[&str],
+    ) -> oneshot::Receiver<Result<Vec<Entry>, LedgerError>> {
+        let (reply, answer) = oneshot::channel();
+        let room = block_on(ledger.shared.reserve(1)).unwrap();
+        let entries: Vec<NewEntry> = payloads.iter().map(|payload| entry(payload)).collect();
+        let payload_hashes = entries
+            .iter()
+            .map(|entry| Hash::of(entry.payload.as_bytes()))
+            .collect();
+        let request = Request {
+            entries,
+            payload_hashes,
+            bytes: 1,
+            reply,
+            _room: room,
+        };
+        lock(&ledger.shared.sender)
+            .as_ref()
+            .unwrap()
+            .send(request)
+            .unwrap();
+        answer
+    }
+
+    /// Should the checks before the queue ever let something pass that the table refuses, the others in its
+    /// group must not pay for it.
+    #[test]
+    fn a_batch_that_the_table_refuses_is_refused_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path().join("x.db")).unwrap();
+        // The lock keeps the writer busy until the rest waits as one group.
+        let other = rusqlite::Connection::open(ledger.path()).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let batches: [&[&str]; 4] = [&["1"], &["2", "3"], &["4", "{"], &["5"]];
+        let answers: Vec<_> = batches
+            .iter()
+            .map(|batch| smuggle(&ledger, batch))
+            .collect();
+        other.execute_batch("ROLLBACK").unwrap();
+        let sequences: Vec<Result<Vec<u64>, LedgerError>> = answers
+            .into_iter()
+            .map(|answer| {
+                block_on(answer)
+                    .unwrap()
+                    .map(|all| all.iter().map(|one| one.sequence).collect())
+            })
+            .collect();
+        match &sequences[..] {
+            [Ok(a), Ok(b), Err(LedgerError::Sqlite { .. }), Ok(c)] => {
+                assert_eq!((&a[..], &b[..], &c[..]), (&[1][..], &[2, 3][..], &[4][..]));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(ledger.failure().is_none());
+        ledger.close().unwrap();
+        assert!(crate::verify(ledger.path(), |_, _| {}).unwrap().is_sound());
+    }
+
+    /// The queue is bounded: with the writer held up, a caller waits instead of piling up entries.
+    #[tokio::test]
+    async fn a_full_queue_makes_callers_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path().join("x.db")).unwrap();
+        let all = u32::try_from(QUEUE_UNITS).unwrap();
+        let room = Arc::clone(&ledger.shared.room)
+            .acquire_many_owned(all)
+            .await
+            .unwrap();
+        let mut waiting = pin!(ledger.append(entry("1")));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        assert_eq!(ledger.head().sequence, 0);
+        drop(room);
+        assert_eq!(waiting.await.unwrap().sequence, 1);
+
+        // Closing does not wait for those who wait; they are told.
+        let _room = Arc::clone(&ledger.shared.room)
+            .acquire_many_owned(all)
+            .await
+            .unwrap();
+        let mut waiting = pin!(ledger.append(entry("2")));
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        ledger.close().unwrap();
+        assert!(matches!(waiting.await, Err(LedgerError::Closed { .. })));
+    }
+}
