@@ -1,0 +1,1 @@
+//! Grace's faults and their cures, each against the real program over loopback.
