@@ -1,0 +1,37 @@
+//! The load engine and the eight stress tests.
+//!
+//! In reading order: what a request is ([`request`], [`target`]), what load is ([`plan`]), the
+//! [`engine`] that makes it and measures, checks of what came back ([`exposition`]), the event
+//! mesh ([`mesh`], [`sse`]), what of a target is not HTTP ([`world`]), how a test is declared
+//! ([`spec`]) and how tests are run ([`suite`]).
+//!
+//! This crate measures and judges. It changes nothing in the target except by the requests that
+//! its user configured, holds no opinion about remedies, and reads no clock for dates: the time of
+//! day is handed in.
+
+pub mod cancel;
+pub mod engine;
+pub mod exposition;
+pub mod mesh;
+pub mod plan;
+pub mod request;
+pub mod spec;
+pub mod sse;
+pub mod suite;
+pub mod target;
+mod text;
+pub mod world;
+
+pub use cancel::Cancel;
+pub use engine::{EngineError, Outcome, run};
+pub use mesh::{MeshClient, MeshEvent, MeshSpec, Responder, ResponderHandle};
+pub use plan::{Limits, Load, Plan};
+pub use request::{BodyCheck, RequestSpec, StatusSet};
+pub use spec::{
+    SpecError, SubjectServices, Subjects, TestKind, TestSpec, eight_tests, merge_tests,
+};
+pub use suite::{Progress, TestContext, run_suite, run_test};
+pub use target::{BaseUrl, PlanError};
+pub use world::{
+    HttpOnly, MemoryError, MemoryReading, MeshState, PoolReport, ServiceMemory, TargetAccess,
+};
