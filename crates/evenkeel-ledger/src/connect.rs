@@ -91,7 +91,8 @@ pub(crate) fn reader(path: &Path) -> Result<Connection, LedgerError> {
     Ok(conn)
 }
 
-/// As [`reader`], without asking whether it is a ledger.
+/// As [`reader`], without asking whether it is a ledger. A file that is no database at all is
+/// [`LedgerError::NotALedger`].
 pub(crate) fn reader_of_any(path: &Path) -> Result<Connection, LedgerError> {
     if !path.is_file() {
         let detail = "there is no such file; check the path".to_owned();
@@ -140,7 +141,7 @@ fn wants_to_write(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn accept(path: &Path, kind: FileKind) -> Result<(), LedgerError> {
+pub(crate) fn accept(path: &Path, kind: FileKind) -> Result<(), LedgerError> {
     let path = path.to_owned();
     match kind {
         FileKind::Ledger(schema::VERSION) => Ok(()),

@@ -135,6 +135,13 @@ pub(crate) fn file_kind(conn: &Connection) -> rusqlite::Result<FileKind> {
     })
 }
 
+/// Whether there is a table of the log's name.
+pub(crate) fn has_log(conn: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'immutable_log'";
+    conn.query_row(sql, [], |row| row.get::<_, i64>(0))
+        .map(|tables| tables > 0)
+}
+
 /// Makes an empty database a ledger. To be called inside a transaction.
 pub(crate) fn create(conn: &Connection) -> rusqlite::Result<()> {
     for object in &OBJECTS {

@@ -91,8 +91,8 @@ impl Report {
 /// Verifies a ledger from its first entry to the end it has now. `progress` hears (entries done, entries in all)
 /// now and then and at the end.
 ///
-/// Damage is in the report. An error is about the surroundings: no such file, no permission, a newer format
-/// version, a file that is no ledger at all, a failing disk.
+/// Damage is in the report, also that of a file that is no database any more. An error is about the surroundings: no
+/// such file, no permission, a newer format version, another program's database, a failing disk.
 pub fn verify(
     path: impl AsRef<Path>,
     progress: impl FnMut(u64, u64),
@@ -108,12 +108,31 @@ pub fn verify_with(
 ) -> Result<Report, LedgerError> {
     let path = path.as_ref();
     let mut report = Report::empty();
-    let result = connect::reader(path)
-        .map_err(Stop::Error)
-        .and_then(|conn| run(&conn, options, progress, &mut report).map_err(Stop::Sqlite));
+    let conn = match connect::reader_of_any(path) {
+        Ok(conn) => conn,
+        // A first page that was overwritten looks just like a file that never was a database.
+        Err(LedgerError::NotALedger { detail, .. } | LedgerError::Corrupt { detail, .. }) => {
+            report.add(Damage {
+                sequence: None,
+                kind: DamageKind::Unreadable { detail },
+            });
+            return Ok(report);
+        }
+        Err(error) => return Err(error),
+    };
+    let result = match identify(&conn, path) {
+        Ok(fault) => {
+            if let Some(fault) = fault {
+                report.add(fault);
+            }
+            run(&conn, options, progress, &mut report)
+        }
+        Err(Stop::Error(error)) => return Err(error),
+        Err(Stop::Sqlite(error)) => Err(error),
+    };
     match result {
         Ok(()) => Ok(report),
-        Err(Stop::Sqlite(error)) if is_damage(&error) => {
+        Err(error) if is_damage(&error) => {
             let sequence = report.last_sequence.map_or(1, |last| last + 1);
             let kind = DamageKind::Unreadable {
                 detail: describe(&error),
@@ -124,21 +143,34 @@ pub fn verify_with(
             });
             Ok(report)
         }
-        Err(Stop::Sqlite(error)) => Err(LedgerError::sqlite(path, "verifying it", &error)),
-        Err(Stop::Error(LedgerError::Corrupt { detail, .. })) => {
-            report.add(Damage {
-                sequence: None,
-                kind: DamageKind::Unreadable { detail },
-            });
-            Ok(report)
-        }
-        Err(Stop::Error(error)) => Err(error),
+        Err(error) => Err(LedgerError::sqlite(path, "verifying it", &error)),
     }
 }
 
 enum Stop {
     Error(LedgerError),
     Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// A ledger whose marks in the file's header were changed is a damaged ledger, not somebody else's database.
+fn identify(conn: &Connection, path: &Path) -> Result<Option<Damage>, Stop> {
+    match connect::accept(path, schema::file_kind(conn)?) {
+        Ok(()) => Ok(None),
+        Err(LedgerError::NotALedger { detail, .. }) if schema::has_log(conn)? => {
+            let object = format!("application_id or user_version is not a ledger's, so {detail}");
+            Ok(Some(Damage {
+                sequence: None,
+                kind: DamageKind::ChangedSchema { object },
+            }))
+        }
+        Err(error) => Err(Stop::Error(error)),
+    }
 }
 
 /// Whether an error tells of the file's content, not of the disk, a lock or memory.
@@ -166,13 +198,8 @@ fn run(
     for fault in schema::faults(conn)? {
         report.add(fault);
     }
-    let has_table: i64 = conn.query_row(
-        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'immutable_log'",
-        [],
-        |row| row.get(0),
-    )?;
     // Without the table, or with another one, there is nothing more to read; that is reported already.
-    if has_table == 0 || conn.prepare(&select()).is_err() {
+    if !schema::has_log(conn)? || conn.prepare(&select()).is_err() {
         return Ok(());
     }
     entries(conn, progress, report)?;

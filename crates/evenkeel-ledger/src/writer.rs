@@ -62,8 +62,8 @@ pub(crate) struct Writer {
     /// Changes when another connection commits.
     data_version: i64,
     database: Identity,
-    /// Set once the write-ahead log exists.
-    wal: Option<(PathBuf, Identity)>,
+    wal_path: PathBuf,
+    wal: Identity,
     pages_since_checkpoint: usize,
 }
 
@@ -78,13 +78,17 @@ impl Writer {
         // SQLite resolves links once, so does this: later the same names are looked at.
         let path = fs::canonicalize(path).map_err(io)?;
         let database = Identity::of(&path).map_err(io)?;
+        // The reads above made SQLite open, and if need be create, the write-ahead log.
+        let wal_path = files::wal_path(&path);
+        let wal = Identity::of(&wal_path).map_err(io)?;
         Ok(Self {
             conn,
             path,
             head,
             data_version,
             database,
-            wal: None,
+            wal_path,
+            wal,
             pages_since_checkpoint: 0,
         })
     }
@@ -186,26 +190,21 @@ impl Writer {
     }
 
     /// A file that was deleted or replaced takes writes and keeps none of them: look before acknowledging.
-    fn still_in_place(&mut self) -> Result<(), LedgerError> {
-        let replaced = |detail: String| LedgerError::Replaced {
-            path: self.path.clone(),
-            detail,
-        };
-        match Identity::of(&self.path) {
-            Ok(now) if now == self.database => {}
-            Ok(_) => return Err(replaced("another file lies at its path".to_owned())),
-            Err(error) => return Err(replaced(error.to_string())),
-        }
-        let wal = files::wal_path(&self.path);
-        match (Identity::of(&wal), &self.wal) {
-            (Ok(now), Some((_, then))) if now == *then => {}
-            (Ok(now), None) => self.wal = Some((wal, now)),
-            (Ok(_), Some(_)) => {
-                return Err(replaced(
-                    "another file lies in place of its -wal".to_owned(),
-                ));
-            }
-            (Err(error), _) => return Err(replaced(format!("its -wal: {error}"))),
+    fn still_in_place(&self) -> Result<(), LedgerError> {
+        for (file, then, name) in [
+            (&self.path, self.database, "the file"),
+            (&self.wal_path, self.wal, "its -wal"),
+        ] {
+            let problem = match Identity::of(file) {
+                Ok(now) if now == then => continue,
+                Ok(_) => "is another file now".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let detail = format!("{name}: {problem}");
+            return Err(LedgerError::Replaced {
+                path: self.path.clone(),
+                detail,
+            });
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The verifier and the check at opening against an attacker with the file in hand. SAFETY 21.
 
 use evenkeel_ledger::{
-    DamageKind, Ledger, LedgerError, Report, VerifyOptions, leaf::Leaf, verify_with,
+    Damage, DamageKind, Ledger, LedgerError, Report, VerifyOptions, leaf::Leaf, verify_with,
 };
 use evenkeel_ledger::{Hash, merkle::Frontier};
 use proptest::prelude::*;
@@ -364,6 +364,78 @@ fn a_damaged_file_is_reported_as_unreadable() {
         noticed += 1;
     }
     assert!(noticed > 3, "{pages} pages");
+}
+
+/// SAFETY 21: the marks that say "this is a ledger" taken off, the first page overwritten
+#[test]
+fn a_ledger_made_unrecognisable_is_damaged_and_not_overlooked() {
+    for pragma in [
+        "application_id = 0",
+        "application_id = 7",
+        "user_version = 0",
+        "user_version = -1",
+    ] {
+        let place = Place::with_entries(3);
+        place
+            .sql()
+            .execute_batch(&format!("PRAGMA {pragma}"))
+            .unwrap();
+        let report = place.verify();
+        assert!(
+            matches!(
+                report.damage[..],
+                [Damage {
+                    kind: DamageKind::ChangedSchema { .. },
+                    ..
+                }]
+            ),
+            "{pragma}"
+        );
+        assert_eq!(report.entries, 3);
+        assert!(matches!(
+            Ledger::open(&place.path),
+            Err(LedgerError::NotALedger { .. })
+        ));
+    }
+    let place = Place::with_entries(3);
+    let mut bytes = std::fs::read(&place.path).unwrap();
+    bytes[..4096].fill(0);
+    std::fs::write(&place.path, bytes).unwrap();
+    let report = place.verify();
+    assert!(matches!(
+        report.damage[..],
+        [Damage {
+            kind: DamageKind::Unreadable { .. },
+            ..
+        }]
+    ));
+}
+
+/// No false alarm while entries are being written.
+#[test]
+fn a_live_ledger_verifies_at_any_moment() {
+    let place = Place::with_entries(10);
+    let ledger = place.open();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..500 {
+                let batch = vec![crate::support::entry(n); 20];
+                ledger.append_all_blocking(batch).unwrap();
+                if done.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let mut last = 0;
+        for _ in 0..10 {
+            let report = place.verify();
+            assert!(report.is_sound(), "{:?}", report.damage);
+            assert!(report.entries >= last);
+            last = report.entries;
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }
 
 #[test]
