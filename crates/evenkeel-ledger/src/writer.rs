@@ -102,7 +102,10 @@ impl Writer {
         while let Ok(first) = requests.recv() {
             let group = gather(first, requests);
             self.serve(group, state);
-            if let Err(error) = self.checkpoint_if_due() {
+            // A file that just failed is not written to again, not even to tidy it.
+            if lock(&state.poison).is_none()
+                && let Err(error) = self.checkpoint_if_due()
+            {
                 self.poison(state, error);
             }
         }
