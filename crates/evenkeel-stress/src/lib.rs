@@ -8,6 +8,18 @@
 //! This crate measures and judges. It changes nothing in the target except by the requests that
 //! its user configured, holds no opinion about remedies, and reads no clock for dates: the time of
 //! day is handed in.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use evenkeel_stress::{BaseUrl, Cancel, Plan, RequestSpec, run};
+//!
+//! let base = BaseUrl::parse("http://127.0.0.1:8080")?;
+//! let plan = Plan::closed(base, vec![RequestSpec::get("/health")], 1_000, 50);
+//! let outcome = run(&plan, &Cancel::new()).await?;
+//! println!("{} failed, p95 {} ms", outcome.error_count(), outcome.summary().p95);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod cancel;
 pub mod engine;
@@ -26,7 +38,7 @@ pub use cancel::Cancel;
 pub use engine::{EngineError, Outcome, run};
 pub use mesh::{MeshClient, MeshEvent, MeshSpec, Responder, ResponderHandle};
 pub use plan::{Limits, Load, Plan};
-pub use request::{BodyCheck, RequestSpec, StatusSet};
+pub use request::{BodyCheck, Headers, RequestSpec, StatusSet};
 pub use spec::{
     SpecError, SubjectServices, Subjects, TestKind, TestSpec, eight_tests, merge_tests,
 };

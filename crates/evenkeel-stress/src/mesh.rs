@@ -32,8 +32,8 @@ pub const SELFTEST: &str = "evenkeel.selftest";
 /// The event that answers it.
 pub const ACK: &str = "evenkeel.ack";
 
-/// Most events that wait in one subscription to be taken; the stream is read no faster.
-const PENDING_MAX: usize = 4096;
+/// Most bytes of a stream that are taken apart before their events are taken.
+const PART_BYTES_MAX: usize = 4096;
 
 /// Where the mesh is, below the target's base address.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -385,8 +385,8 @@ impl Subscription {
                 Some(Ok(frame)) => self.unread = frame.into_data().unwrap_or_default(),
             }
         }
-        // Bounded at a time, so that a burst of tiny events cannot pile up here.
-        let part = self.unread.split_to(self.unread.len().min(PENDING_MAX));
+        // A part at a time, so that a burst of tiny events cannot pile up here.
+        let part = self.unread.split_to(self.unread.len().min(PART_BYTES_MAX));
         for event in self.parser.push(&part)? {
             if let Ok(parsed) = serde_json::from_str::<MeshEvent>(&event.data)
                 && self.types.contains(&parsed.kind)

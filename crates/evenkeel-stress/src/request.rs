@@ -16,6 +16,17 @@ use crate::text::bounded;
 /// Longest path that is accepted, in bytes.
 const PATH_BYTES_MAX: usize = 8 * 1024;
 
+/// Headers by name. Their values may be credentials: they are sent, and shown nowhere.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Headers(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// One request, and what its answer must look like.
 ///
 /// In configuration it is either a text, `"/health"` or `"POST /jobs"`, or a table with the names
@@ -27,7 +38,7 @@ pub struct RequestSpec {
     /// Path and query below the base address; starts with `/`.
     pub path: String,
     /// Further headers.
-    pub headers: BTreeMap<String, String>,
+    pub headers: Headers,
     /// A text is sent as it is, anything else as JSON.
     pub body: Option<Value>,
     /// Which statuses are good; nothing means the test's own, else 200 to 299.
@@ -44,7 +55,7 @@ impl RequestSpec {
         Self {
             method: None,
             path: path.into(),
-            headers: BTreeMap::new(),
+            headers: Headers::default(),
             body: None,
             expect_status: None,
             expect_body: None,
@@ -120,12 +131,13 @@ impl RequestSpec {
         if let Some(kind) = content_type {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
-        for (name, value) in &self.headers {
+        for (name, value) in &self.headers.0 {
             let key = HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| bad("header", name, "is not a valid header name"))?;
             // The value may be a credential, so it is not repeated.
-            let value = HeaderValue::from_str(value)
+            let mut value = HeaderValue::from_str(value)
                 .map_err(|_| bad("header", name, "has a value that cannot stand in a header"))?;
+            value.set_sensitive(true);
             headers.insert(key, value);
         }
         Ok(Prepared {
@@ -197,7 +209,7 @@ struct RequestTable {
     method: Option<Method>,
     path: String,
     #[serde(default)]
-    headers: BTreeMap<String, String>,
+    headers: Headers,
     #[serde(default)]
     body: Option<Value>,
     #[serde(default)]
@@ -438,7 +450,29 @@ mod tests {
         );
         let mut plain = RequestSpec::post("/", json!("hello"));
         assert_eq!(kind(&plain), "text/plain; charset=utf-8");
-        plain.headers.insert("Content-Type".into(), "text/x".into());
+        plain
+            .headers
+            .0
+            .insert("Content-Type".into(), "text/x".into());
         assert_eq!(kind(&plain), "text/x");
+    }
+
+    #[test]
+    fn header_values_are_shown_nowhere() {
+        let mut spec = RequestSpec::get("/");
+        let secret = "Bearer hunter22";
+        spec.headers.0.insert("Authorization".into(), secret.into());
+        let base = BaseUrl::parse("http://h:1").unwrap();
+        let prepared = spec.prepare(&base).unwrap();
+        assert_eq!(prepared.headers["authorization"], secret);
+        let shown = format!("{spec:?} {prepared:?}");
+        assert!(
+            shown.contains("Authorization") && !shown.contains("hunter22"),
+            "{shown}"
+        );
+        spec.headers
+            .0
+            .insert("Authorization".into(), "hunter22\n".into());
+        assert!(!spec.check().unwrap_err().to_string().contains("hunter22"));
     }
 }

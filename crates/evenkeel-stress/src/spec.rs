@@ -5,15 +5,13 @@
 
 mod eight;
 
-use std::collections::BTreeMap;
-
 use evenkeel_core::anomaly::{AnomalyType, Severity};
 use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::mesh::MeshSpec;
-use crate::request::{BodyCheck, RequestSpec, StatusSet, de_method};
+use crate::request::{BodyCheck, Headers, RequestSpec, StatusSet, de_method};
 use crate::target::{BaseUrl, PlanError};
 use crate::text::bounded;
 
@@ -73,7 +71,7 @@ pub struct TestSpec {
     pub body: Option<Value>,
     /// Headers of all endpoints; an endpoint's own win.
     #[serde(default)]
-    pub headers: BTreeMap<String, String>,
+    pub headers: Headers,
     /// Good statuses of endpoints that name none.
     #[serde(default)]
     pub expect_status: Option<StatusSet>,
@@ -153,7 +151,7 @@ impl TestSpec {
             endpoints: Vec::new(),
             method: None,
             body: None,
-            headers: BTreeMap::new(),
+            headers: Headers::default(),
             expect_status: None,
             expect_body: None,
             requests: None,
@@ -187,8 +185,8 @@ impl TestSpec {
             self.endpoints.clone_from(&base.endpoints);
             self.missing.clone_from(&base.missing);
         }
-        for (name, value) in &base.headers {
-            let entry = self.headers.entry(name.clone());
+        for (name, value) in &base.headers.0 {
+            let entry = self.headers.0.entry(name.clone());
             entry.or_insert_with(|| value.clone());
         }
         or(&mut self.base_url, base.base_url.as_ref());
@@ -267,7 +265,7 @@ impl TestSpec {
             ("endpoints", !self.endpoints.is_empty(), http),
             ("method", self.method.is_some(), http),
             ("body", self.body.is_some(), http),
-            ("headers", !self.headers.is_empty(), http),
+            ("headers", !self.headers.0.is_empty(), http),
             ("expect_status", self.expect_status.is_some(), http),
             ("expect_body", self.expect_body.is_some(), http),
             ("requests", self.requests.is_some(), http),
@@ -362,13 +360,14 @@ impl TestSpec {
                 endpoint.body.clone_from(&self.body);
             }
             endpoint.method = endpoint.method.or_else(|| self.method.clone());
-            for (name, value) in &self.headers {
+            for (name, value) in &self.headers.0 {
                 if !endpoint
                     .headers
+                    .0
                     .keys()
                     .any(|k| k.eq_ignore_ascii_case(name))
                 {
-                    endpoint.headers.insert(name.clone(), value.clone());
+                    endpoint.headers.0.insert(name.clone(), value.clone());
                 }
             }
             if endpoint.expect_status.is_none() {
@@ -528,7 +527,7 @@ mod tests {
         let endpoints = spec.resolved_endpoints();
         assert_eq!(endpoints[1].effective_method(), Method::POST);
         assert_eq!(endpoints[0].effective_method(), Method::GET);
-        assert_eq!(endpoints[0].headers["x-a"], "b");
+        assert_eq!(endpoints[0].headers.0["x-a"], "b");
         assert!(endpoints[0].expect_status.as_ref().unwrap().contains(404));
         assert_eq!(spec.anomaly_type().as_str(), "orders_failing");
         assert_eq!((spec.requests(), spec.concurrency()), (80, 8));

@@ -1,11 +1,13 @@
 //! The eight stress tests of the product, built from what is known of a target.
 
+use std::collections::BTreeMap;
+
 use evenkeel_core::anomaly::{AnomalyType, Severity};
 use serde::Deserialize;
 
 use super::{TestKind, TestSpec};
 use crate::mesh::MeshSpec;
-use crate::request::{BodyCheck, RequestSpec, StatusSet};
+use crate::request::{BodyCheck, Headers, RequestSpec, StatusSet};
 
 /// What of a target can be tested. What is left out is skipped, with the key that is missing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -121,7 +123,10 @@ pub fn eight_tests(subjects: &Subjects) -> Vec<TestSpec> {
             )
         },
         TestSpec {
-            headers: [("accept".to_owned(), "text/plain;version=0.0.4".to_owned())].into(),
+            headers: Headers(BTreeMap::from([(
+                "accept".to_owned(),
+                "text/plain;version=0.0.4".to_owned(),
+            )])),
             expect_status: Some(StatusSet::one(200)),
             expect_body: Some(BodyCheck::Metrics),
             requests: Some(20),
