@@ -180,7 +180,7 @@ impl Default for Limits {
 impl Default for Sessions {
     fn default() -> Self {
         Self {
-            max_entries: 12,
+            max_entries: 8,
             context_bytes: 550 * 1024,
         }
     }
@@ -201,7 +201,7 @@ impl Default for Governance {
         Self {
             cache_entries: 1024,
             cache_ttl_ms: 60_000,
-            history_rows: 4000,
+            history_rows: 2500,
         }
     }
 }

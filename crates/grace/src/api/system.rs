@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::sessions::SessionId;
 use crate::db::queries;
 use crate::metrics::{self, Page};
+use crate::settings::Settings;
 use crate::{model, process};
 
 /// Method, path, whether limiter and worker gate apply, and what it does.
@@ -81,8 +82,62 @@ const ENDPOINTS: [(&str, &str, bool, &str); 12] = [
     ),
 ];
 
+/// Status, code, and when it is answered.
+const ERRORS: [(u16, &str, &str); 14] = [
+    (
+        400,
+        "bad_request",
+        "The body, a header or the query is not valid.",
+    ),
+    (404, "not_found", "There is no such endpoint."),
+    (
+        405,
+        "method_not_allowed",
+        "The endpoint has another method.",
+    ),
+    (413, "payload_too_large", "The body is larger than 64 KiB."),
+    (
+        429,
+        "rate_limit",
+        "The rate limit is reached; Retry-After says when to try again.",
+    ),
+    (500, "database_error", "The database failed."),
+    (500, "internal", "Something else failed inside Grace."),
+    (
+        503,
+        "pool_timeout",
+        "No database connection got free in time.",
+    ),
+    (
+        503,
+        "database_locked",
+        "Another program holds the database locked.",
+    ),
+    (
+        503,
+        "workers_exhausted",
+        "Every worker of the public read API is busy and its queue is full.",
+    ),
+    (503, "chat_capacity", "Too many chats run at the same time."),
+    (
+        503,
+        "mesh_capacity",
+        "The event mesh has too many consumers.",
+    ),
+    (
+        200,
+        "upstream_timeout",
+        "Only in the log: the model server was slow and the local model answered.",
+    ),
+    (
+        200,
+        "upstream_error",
+        "Only in the log: the model server failed and the local model answered.",
+    ),
+];
+
 /// Sentences of the introduction on the documentation page.
-const INTRODUCTION_SENTENCES: usize = 4;
+const INTRODUCTION_SENTENCES: usize = 3;
 
 /// `GET /health`
 pub(super) async fn health(State(app): State<Shared>) -> Json<Value> {
@@ -152,26 +207,42 @@ pub(super) async fn docs() -> Result<Html<String>, ApiError> {
         .map_err(|error| ApiError::internal(format!("the page could not be made: {error}")))
 }
 
-/// The page, with an introduction that the local model writes from what it knows.
+/// The page. Its introduction is what the local model picks out of everything it says.
 fn page() -> String {
-    let introduction = model::summarise(model::KNOWLEDGE, INTRODUCTION_SENTENCES);
-    let mut out = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Grace</title></head>\
-         <body><h1>Grace</h1><p>{introduction}</p><table>\
-         <tr><th>Method</th><th>Path</th><th>Rate limit</th><th>What it does</th></tr>"
-    );
-    for (method, path, limited, text) in ENDPOINTS {
+    let settings = Settings::default().to_commented_toml();
+    let mut text = model::KNOWLEDGE.to_owned();
+    let mut rows = String::new();
+    for (method, path, limited, what) in ENDPOINTS {
         let limited = if limited { "yes" } else { "no" };
         // Writing into a String cannot fail.
-        let _ = write!(
-            out,
-            "<tr><td>{method}</td><td><code>{path}</code></td><td>{limited}</td><td>{text}</td></tr>"
+        let _ = writeln!(
+            rows,
+            "<tr><td>{method}</td><td><code>{path}</code></td><td>{limited}</td><td>{what}</td></tr>"
         );
+        let _ = write!(text, " {what}");
     }
-    out.push_str(
-        "</table><p>Errors are JSON: {\"error\": code, \"message\": text}.</p></body></html>\n",
-    );
-    out
+    let mut errors = String::new();
+    for (status, code, when) in ERRORS {
+        let _ = writeln!(
+            errors,
+            "<tr><td>{status}</td><td><code>{code}</code></td><td>{when}</td></tr>"
+        );
+        let _ = write!(text, " {when}");
+    }
+    for comment in settings.lines().filter_map(|line| line.strip_prefix("# ")) {
+        let _ = write!(text, " {comment}");
+    }
+    let introduction = model::summarise(&text, INTRODUCTION_SENTENCES);
+    let settings = settings.replace('&', "&amp;").replace('<', "&lt;");
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Grace</title></head>\n\
+         <body><h1>Grace</h1>\n<p>{introduction}</p>\n\
+         <h2>Endpoints</h2>\n<table>\n<tr><th>Method</th><th>Path</th><th>Rate limit</th>\
+         <th>What it does</th></tr>\n{rows}</table>\n\
+         <h2>Errors</h2>\n<p>JSON: {{\"error\": code, \"message\": text}}.</p>\n<table>\n{errors}</table>\n\
+         <h2>Settings</h2>\n<p>The defaults, as they may stand in the settings file.</p>\n\
+         <pre>{settings}</pre>\n</body></html>\n"
+    )
 }
 
 /// `GET /api/metrics/summary`
