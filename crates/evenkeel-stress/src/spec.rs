@@ -3,7 +3,9 @@
 //! A test of any service is one of a few kinds with its own numbers; the eight of the product are
 //! declared the same way ([`eight_tests`]).
 
+mod check;
 mod eight;
+mod merge;
 
 use evenkeel_core::anomaly::{AnomalyType, Severity};
 use http::Method;
@@ -12,10 +14,10 @@ use serde_json::Value;
 
 use crate::mesh::MeshSpec;
 use crate::request::{BodyCheck, Headers, RequestSpec, StatusSet, de_method};
-use crate::target::{BaseUrl, PlanError};
-use crate::text::bounded;
 
+pub use check::SpecError;
 pub use eight::{SubjectServices, Subjects, eight_tests};
+pub use merge::merge_tests;
 
 /// What a test does and what decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -128,19 +130,6 @@ pub struct TestSpec {
     pub missing: Option<String>,
 }
 
-/// One hour in milliseconds: the largest limit of time.
-const HOUR_MS: f64 = 3_600_000.0;
-
-/// A declared test that cannot be run as it is written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("test `{test}`: {reason}")]
-pub struct SpecError {
-    /// Which test.
-    pub test: String,
-    /// What is wrong and what would be right.
-    pub reason: String,
-}
-
 impl TestSpec {
     /// A test with nothing but defaults.
     pub fn new(name: impl Into<String>, kind: TestKind) -> Self {
@@ -171,185 +160,6 @@ impl TestSpec {
             service: None,
             missing: None,
         }
-    }
-
-    /// Takes from `base` whatever is not declared here: so a user changes one number of a built-in
-    /// test by declaring a test of the same name and kind with that number alone.
-    pub fn inherit(&mut self, base: &TestSpec) {
-        fn or<T: Clone>(mine: &mut Option<T>, theirs: Option<&T>) {
-            if mine.is_none() {
-                *mine = theirs.cloned();
-            }
-        }
-        if self.endpoints.is_empty() {
-            self.endpoints.clone_from(&base.endpoints);
-            self.missing.clone_from(&base.missing);
-        }
-        for (name, value) in &base.headers.0 {
-            let entry = self.headers.0.entry(name.clone());
-            entry.or_insert_with(|| value.clone());
-        }
-        or(&mut self.base_url, base.base_url.as_ref());
-        or(&mut self.method, base.method.as_ref());
-        or(&mut self.body, base.body.as_ref());
-        or(&mut self.expect_status, base.expect_status.as_ref());
-        or(&mut self.expect_body, base.expect_body.as_ref());
-        or(&mut self.requests, base.requests.as_ref());
-        or(&mut self.concurrency, base.concurrency.as_ref());
-        or(&mut self.warmup_requests, base.warmup_requests.as_ref());
-        or(
-            &mut self.request_timeout_ms,
-            base.request_timeout_ms.as_ref(),
-        );
-        or(
-            &mut self.connect_timeout_ms,
-            base.connect_timeout_ms.as_ref(),
-        );
-        or(&mut self.max_error_rate, base.max_error_rate.as_ref());
-        or(&mut self.fail_on_5xx, base.fail_on_5xx.as_ref());
-        or(&mut self.p95_limit_ms, base.p95_limit_ms.as_ref());
-        or(&mut self.growth_limit_mb, base.growth_limit_mb.as_ref());
-        or(&mut self.ack_limit_ms, base.ack_limit_ms.as_ref());
-        if self.mesh.is_some() {
-            self.missing = None;
-        }
-        or(&mut self.mesh, base.mesh.as_ref());
-        or(&mut self.expected_max_ms, base.expected_max_ms.as_ref());
-        or(&mut self.severity, base.severity.as_ref());
-        or(&mut self.anomaly_type, base.anomaly_type.as_ref());
-        or(&mut self.service, base.service.as_ref());
-    }
-
-    /// Whether it could be run: keys that mean nothing for its kind, numbers out of range and
-    /// requests that cannot be sent are errors.
-    pub fn validate(&self) -> Result<(), SpecError> {
-        let error = |reason: String| SpecError {
-            test: bounded(&self.name, 80),
-            reason,
-        };
-        if self.name.trim().is_empty()
-            || self.name.chars().count() > 80
-            || self.name.chars().any(char::is_control)
-        {
-            return Err(error(
-                "its name must have 1 to 80 printable characters".to_owned(),
-            ));
-        }
-        self.check_keys().map_err(error)?;
-        self.check_numbers().map_err(error)?;
-        let plan_error = |e: PlanError| error(e.to_string());
-        if let Some(base) = &self.base_url {
-            BaseUrl::parse(base).map_err(plan_error)?;
-        }
-        for endpoint in self.resolved_endpoints() {
-            endpoint.check().map_err(plan_error)?;
-        }
-        if let Some(mesh) = &self.mesh {
-            for path in [&mesh.publish_path, &mesh.subscribe_path] {
-                RequestSpec::get(path).check().map_err(plan_error)?;
-            }
-        }
-        let needs_endpoints = !matches!(self.kind, TestKind::Mesh | TestKind::SqlPool);
-        if needs_endpoints && self.endpoints.is_empty() && self.missing.is_none() {
-            let kind = self.kind.name();
-            return Err(error(format!("a test of kind `{kind}` needs `endpoints`")));
-        }
-        Ok(())
-    }
-
-    fn check_keys(&self) -> Result<(), String> {
-        use TestKind::{Memory, Mesh};
-        let kind = self.kind;
-        let http = kind != Mesh;
-        let keys = [
-            ("endpoints", !self.endpoints.is_empty(), http),
-            ("method", self.method.is_some(), http),
-            ("body", self.body.is_some(), http),
-            ("headers", !self.headers.0.is_empty(), http),
-            ("expect_status", self.expect_status.is_some(), http),
-            ("expect_body", self.expect_body.is_some(), http),
-            ("requests", self.requests.is_some(), http),
-            ("concurrency", self.concurrency.is_some(), http),
-            (
-                "request_timeout_ms",
-                self.request_timeout_ms.is_some(),
-                http,
-            ),
-            ("max_error_rate", self.max_error_rate.is_some(), http),
-            (
-                "fail_on_5xx",
-                self.fail_on_5xx.is_some(),
-                http && kind != Memory,
-            ),
-            (
-                "p95_limit_ms",
-                self.p95_limit_ms.is_some(),
-                http && kind != Memory,
-            ),
-            (
-                "warmup_requests",
-                self.warmup_requests.is_some(),
-                kind == Memory,
-            ),
-            (
-                "growth_limit_mb",
-                self.growth_limit_mb.is_some(),
-                kind == Memory,
-            ),
-            ("ack_limit_ms", self.ack_limit_ms.is_some(), kind == Mesh),
-            ("mesh", self.mesh.is_some(), kind == Mesh),
-        ];
-        match keys.iter().find(|(_, set, useful)| *set && !*useful) {
-            Some((key, _, _)) => Err(format!(
-                "`{key}` means nothing for a test of kind `{}`; leave it out",
-                kind.name()
-            )),
-            None => Ok(()),
-        }
-    }
-
-    fn check_numbers(&self) -> Result<(), String> {
-        let range = |key: &str, value: f64, min: f64, max: f64| {
-            if (min..=max).contains(&value) {
-                Ok(())
-            } else {
-                Err(format!(
-                    "`{key}` is {value}; it must be from {min} to {max}"
-                ))
-            }
-        };
-        range("requests", self.requests() as f64, 1.0, 1_000_000.0)?;
-        range("concurrency", f64::from(self.concurrency()), 1.0, 1_000.0)?;
-        range(
-            "warmup_requests",
-            self.warmup_requests() as f64,
-            0.0,
-            10_000.0,
-        )?;
-        range(
-            "request_timeout_ms",
-            self.request_timeout_ms() as f64,
-            1.0,
-            HOUR_MS,
-        )?;
-        range(
-            "connect_timeout_ms",
-            self.connect_timeout_ms() as f64,
-            1.0,
-            HOUR_MS,
-        )?;
-        range("max_error_rate", self.max_error_rate(), 0.0, 1.0)?;
-        if let Some(limit) = self.p95_limit_ms() {
-            range("p95_limit_ms", limit, 0.001, HOUR_MS)?;
-        }
-        range("growth_limit_mb", self.growth_limit_mb(), 0.001, 1e9)?;
-        range("ack_limit_ms", self.ack_limit_ms(), 1.0, HOUR_MS)?;
-        range(
-            "expected_max_ms",
-            self.expected_max_ms(),
-            1.0,
-            24.0 * HOUR_MS,
-        )
     }
 
     /// Endpoints with the test's own method, body, headers and expectations filled in.
@@ -482,30 +292,12 @@ impl TestSpec {
     }
 }
 
-/// The tests of `built_in` with what `configured` says about them, and then the other configured
-/// ones. A configured test of another kind replaces the built-in one of its name.
-pub fn merge_tests(built_in: Vec<TestSpec>, configured: Vec<TestSpec>) -> Vec<TestSpec> {
-    let mut all = built_in;
-    for mut spec in configured {
-        match all.iter_mut().find(|t| t.name == spec.name) {
-            Some(base) => {
-                if base.kind == spec.kind {
-                    spec.inherit(base);
-                }
-                *base = spec;
-            }
-            None => all.push(spec),
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read(value: Value) -> Result<TestSpec, String> {
+    pub(super) fn read(value: Value) -> Result<TestSpec, String> {
         let spec: TestSpec = serde_json::from_value(value).map_err(|e| e.to_string())?;
         spec.validate().map_err(|e| e.to_string())?;
         Ok(spec)
@@ -531,89 +323,5 @@ mod tests {
         assert!(endpoints[0].expect_status.as_ref().unwrap().contains(404));
         assert_eq!(spec.anomaly_type().as_str(), "orders_failing");
         assert_eq!((spec.requests(), spec.concurrency()), (80, 8));
-    }
-
-    #[test]
-    fn wrong_tests_are_refused_with_the_reason() {
-        for (bad, word) in [
-            (
-                json!({"name": "x", "kind": "http-load", "endpoints": ["/"], "reqests": 1}),
-                "reqests",
-            ),
-            (
-                json!({"name": "x", "kind": "http-loads", "endpoints": ["/"]}),
-                "http-load",
-            ),
-            (
-                json!({"name": "x", "kind": "http-load"}),
-                "needs `endpoints`",
-            ),
-            (json!({"name": " ", "kind": "mesh"}), "name"),
-            (
-                json!({"name": "x", "kind": "mesh", "endpoints": ["/"]}),
-                "means nothing",
-            ),
-            (
-                json!({"name": "x", "kind": "memory", "endpoints": ["/"], "ack_limit_ms": 1}),
-                "ack_limit_ms",
-            ),
-            (
-                json!({"name": "x", "kind": "mix", "endpoints": ["/"], "max_error_rate": 5}),
-                "from 0 to 1",
-            ),
-            (
-                json!({"name": "x", "kind": "mix", "endpoints": ["/"], "requests": 0}),
-                "requests",
-            ),
-            (
-                json!({"name": "x", "kind": "mix", "endpoints": ["/"], "concurrency": 5000}),
-                "concurrency",
-            ),
-            (
-                json!({"name": "x", "kind": "mix", "endpoints": ["/"], "base_url": "https://x"}),
-                "not supported",
-            ),
-            (
-                json!({"name": "x", "kind": "mesh", "mesh": {"publish": "/x"}}),
-                "publish",
-            ),
-            (
-                json!({"name": "x", "kind": "mix", "endpoints": ["/"], "headers": {"a": "b\n"}}),
-                "header",
-            ),
-            (
-                json!({"name": "x", "kind": "mix", "endpoints": ["/"], "missing": "x"}),
-                "missing",
-            ),
-        ] {
-            let error = read(bad.clone()).expect_err(&bad.to_string());
-            assert!(error.contains(word), "{bad}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_user_changes_one_number_of_a_built_in_test() {
-        let base = eight_tests(&Subjects {
-            health: Some(RequestSpec::get("/health")),
-            ..Subjects::default()
-        });
-        let mine = TestSpec {
-            requests: Some(7),
-            ..TestSpec::new("Health Endpoint Load", TestKind::HttpLoad)
-        };
-        let chat = TestSpec {
-            endpoints: vec![RequestSpec::get("/chat")],
-            ..TestSpec::new("Multimodal Chat Stress", TestKind::HttpLoad)
-        };
-        let own = TestSpec {
-            endpoints: vec![RequestSpec::get("/x")],
-            ..TestSpec::new("Own", TestKind::HttpLoad)
-        };
-        let all = merge_tests(base, vec![mine, chat, own]);
-        assert_eq!(all.len(), 9);
-        assert_eq!((all[0].requests(), all[0].severity()), (7, Severity::High));
-        assert_eq!(all[0].endpoints, [RequestSpec::get("/health")]);
-        assert_eq!((all[3].missing.as_ref(), all[3].requests()), (None, 5));
-        assert_eq!(all[8].name, "Own");
     }
 }
