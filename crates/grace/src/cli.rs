@@ -186,3 +186,61 @@ impl CollectorCommand {
         command
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, Parser};
+
+    #[derive(Debug, Parser)]
+    struct Outer {
+        #[arg(long, global = true)]
+        verbose: bool,
+        #[command(subcommand)]
+        command: Inner,
+    }
+
+    #[derive(Debug, Subcommand)]
+    enum Inner {
+        Grace(GraceArgs),
+    }
+
+    fn parse(line: &str) -> GraceArgs {
+        let Inner::Grace(args) = Outer::try_parse_from(line.split(' ')).unwrap().command;
+        args
+    }
+
+    #[test]
+    fn it_fits_into_another_command_line() {
+        Outer::command().debug_assert();
+        assert!(parse("x grace").role.is_none());
+        let args = parse("x grace --settings a.toml hold-lock --db d --for 3 --root r --verbose");
+        assert_eq!(args.settings.as_deref(), Some(Path::new("a.toml")));
+        assert_eq!(args.root, Path::new("r"));
+        assert!(matches!(args.role, Some(Role::HoldLock(hold)) if hold.seconds == 3));
+        assert!(
+            Outer::try_parse_from(["x", "grace", "hold-lock", "--db", "d", "--for", "0"]).is_err()
+        );
+    }
+
+    #[test]
+    fn the_collector_is_started_with_the_embeddings_prefix() {
+        let mut args = parse("x grace --settings a.toml --root r");
+        args.exec_prefix = vec!["grace".into()];
+        let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+        let command = CollectorCommand::new(&args).unwrap().command(addr);
+        let given: Vec<_> = command
+            .as_std()
+            .get_args()
+            .map(|a| a.to_str().unwrap())
+            .collect();
+        let line = format!("x {}", given.join(" "));
+        let again = parse(&line);
+        let Some(Role::MetricsCollector(collector)) = again.role else {
+            panic!("{line}");
+        };
+        assert!(collector.lifeline);
+        assert_eq!(collector.api_url.as_deref(), Some("http://127.0.0.1:9"));
+        assert_eq!((again.settings, again.root), (args.settings, args.root));
+    }
+}

@@ -1,6 +1,7 @@
 //! A small HTTP/1.1 client for plain `http://` addresses: the collector's scrape, the chat's model
 //! server and the audit receiver. One connection a request, every answer bounded in size and time.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -40,6 +41,16 @@ impl HttpUrl {
             },
             path: path.trim_end_matches('/').to_owned(),
         })
+    }
+
+    /// Whether the address is on this host, by its form.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let host = self
+            .authority
+            .rsplit_once(':')
+            .map_or(self.authority.as_str(), |(host, _)| host)
+            .trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
     /// This address with `path` put behind it.
@@ -159,6 +170,16 @@ mod tests {
             HttpUrl::parse("http://h").unwrap().join("/x").authority,
             "h:80"
         );
+        for (text, loopback) in [
+            ("http://127.0.0.1:1/x", true),
+            ("http://[::1]:1", true),
+            ("http://localhost", true),
+            ("http://10.0.0.1:1", false),
+            ("http://localhost.example", false),
+        ] {
+            let url = HttpUrl::parse(text).unwrap();
+            assert_eq!(url.is_loopback(), loopback, "{text}");
+        }
         for bad in [
             "",
             "https://h",

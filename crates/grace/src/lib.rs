@@ -26,7 +26,7 @@ mod process;
 mod settings;
 mod upstream;
 
-pub use cli::{GraceArgs, HoldLockArgs, Role, UpstreamArgs, run};
+pub use cli::{CollectorArgs, GraceArgs, HoldLockArgs, Role, UpstreamArgs, run};
 pub use error::GraceError;
 pub use settings::{
     Audit, Chat, Database, Governance, Limits, Log, Metrics, Server, Sessions, Settings,

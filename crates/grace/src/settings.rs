@@ -129,7 +129,8 @@ pub struct Metrics {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Audit {
-    /// Where audited actions are posted, as `http://host:port/path`; empty for nowhere.
+    /// Where audited actions are posted, as `http://host:port/path` on this host; empty for
+    /// nowhere.
     pub url: String,
     /// File that holds the bearer token; empty sends none.
     pub token_file: PathBuf,
@@ -401,7 +402,16 @@ impl Settings {
         )?;
         check_url("chat.upstream_url", &s.chat.upstream_url)?;
         check_url("metrics.api_url", &s.metrics.api_url)?;
-        check_url("audit.url", &s.audit.url)
+        check_url("audit.url", &s.audit.url)?;
+        // The token goes over it as plain text.
+        if HttpUrl::parse(&s.audit.url).is_some_and(|url| !url.is_loopback()) {
+            return Err(GraceError::SettingsValue {
+                key: "audit.url",
+                value: format!("{:?}", s.audit.url),
+                expected: "an address on this host, such as \"http://127.0.0.1:8710/audit\"",
+            });
+        }
+        Ok(())
     }
 
     /// The address the API listens on.
@@ -506,6 +516,7 @@ mod tests {
             ("[sessions]\ncontext_bytes = 1", "sessions.context_bytes"),
             ("[chat]\nupstream_url = \"https://x\"", "chat.upstream_url"),
             ("[audit]\nurl = \"127.0.0.1:80\"", "audit.url"),
+            ("[audit]\nurl = \"http://10.0.0.1:80\"", "audit.url"),
         ] {
             let settings: Settings = toml::from_str(text).unwrap();
             let message = settings.validate().unwrap_err().to_string();

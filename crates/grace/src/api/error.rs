@@ -9,6 +9,9 @@ use serde_json::json;
 
 use crate::db::DbError;
 
+/// Longest reason quoted from a parser, in characters.
+const REASON_MAX: usize = 200;
+
 /// An answer that is an error.
 #[derive(Debug)]
 pub(super) struct ApiError {
@@ -116,6 +119,9 @@ impl IntoResponse for ApiError {
 pub(super) fn parse<T: serde::de::DeserializeOwned>(
     body: Result<axum::body::Bytes, BytesRejection>,
 ) -> Result<T, ApiError> {
-    serde_json::from_slice(&body?)
-        .map_err(|error| ApiError::bad_request(format!("the body is not valid: {error}")))
+    serde_json::from_slice(&body?).map_err(|error| {
+        // It may quote the body, which may be long.
+        let reason: String = error.to_string().chars().take(REASON_MAX).collect();
+        ApiError::bad_request(format!("the body is not valid: {reason}"))
+    })
 }

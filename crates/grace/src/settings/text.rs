@@ -189,7 +189,7 @@ fn tables(s: &Settings) -> Vec<Table<'_>> {
                 (
                     "url",
                     text(&s.audit.url),
-                    "Receiver, as \"http://127.0.0.1:8710/audit\"; \"\" = off.",
+                    "Receiver on this host, as \"http://127.0.0.1:8710/audit\"; \"\" = off.",
                 ),
                 (
                     "token_file",
