@@ -140,7 +140,11 @@ pub(super) fn decide(spec: &TestSpec, mut f: Figures, server_errors: u64) -> Fig
     let by_rate = |mut f: Figures, limit: f64, issue: String| {
         (f.value, f.limit, f.unit) = (rate, limit, "ratio");
         f.status = TestStatus::Failed;
-        f.issue = Some(issue);
+        f.issue = Some(if f.context.contains_key("gave_up") {
+            format!("{issue}; it hangs, so no more were sent")
+        } else {
+            issue
+        });
         f
     };
     if f.requests == 0 {
