@@ -211,7 +211,8 @@ pub enum Event {
     },
     /// The closing entry is written.
     Closed {
-        /// How the cycle ended.
+        /// How the cycle ended. In records `ended`: their `outcome` is `success` or `failed`.
+        #[serde(rename = "ended")]
         outcome: Outcome,
     },
     /// Evenkeel is stopping: the cycle is put aside in a safe place.

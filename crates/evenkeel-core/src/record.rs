@@ -135,7 +135,10 @@ fn action_and_result(after: &Cycle, event: &Event) -> (&'static str, &'static st
         Event::StepSkipped { .. } => ("skip_step", "skipped"),
         Event::StepRefused { .. } => ("refuse_step", "failed"),
         Event::StepFinished { outcome, .. } => ("finish_step", ok(outcome.ok)),
-        Event::Verified { verification } => ("verify_healing", ok(verification.passed)),
+        Event::Verified { verification } => (
+            "verify_healing",
+            ok(verification.passed && !verification.inconclusive),
+        ),
         Event::Settled { stayed_normal, .. } => ("settle", ok(*stayed_normal)),
         Event::RolledBack { outcome } => ("roll_back", ok(outcome.ok)),
         Event::RunConcluded => (
@@ -251,5 +254,58 @@ fn object(value: Value) -> serde_json::Map<String, Value> {
     match value {
         Value::Object(map) => map,
         _ => serde_json::Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    fn event(value: Value) -> Event {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn stamped(event: Event) -> Stamped {
+        Stamped {
+            workflow_id: "wf_1".into(),
+            at: AT,
+            event,
+        }
+    }
+
+    fn opened(max_attempts: u32) -> Cycle {
+        let opened = event(json!({
+            "event": "opened", "trigger": "watchdog", "prior_attempts": 0,
+            "anomaly": {"type": "error_rate_spike", "severity": "high", "current": 0.2, "threshold": 0.05,
+                        "details": "", "since": "2026-01-31T12:00:00Z"},
+            "rules": {"max_attempts": max_attempts, "settle_ms": 0, "retry_wait_ms": 0, "advisors": 0},
+        }));
+        Cycle::open("wf_1", AT, &opened).unwrap()
+    }
+
+    /// What stands beside an event for people never changes what replay reads.
+    #[test]
+    fn the_closing_entry_reads_back_as_the_event_it_was_made_of() {
+        let mut cycle = opened(0);
+        let alert = crate::event::AlertRef::default();
+        cycle.apply(AT, &Event::Alerted { alert }).unwrap();
+        let outcome = Outcome::HumanAlert;
+        cycle.apply(AT, &Event::Closed { outcome }).unwrap();
+        let closed = stamped(Event::Closed { outcome });
+        let record = of_event(&cycle, &closed);
+        assert_eq!(record.payload["outcome"], "failed");
+        assert_eq!(record.payload["ended"], "human_alert");
+        let read = read_back(record.action, AT, &record.payload.to_string()).unwrap();
+        assert_eq!(read, Some(HealerEvent::Cycle(closed)));
+    }
+
+    #[test]
+    fn a_re_test_without_a_conclusion_is_recorded_as_failed() {
+        let verified = event(json!({"event": "verified", "verification": {
+            "passed": true, "verification_method": "readiness", "subject": "", "metric": "", "before": null,
+            "after": null, "improvement": "", "inconclusive": true, "details": "", "duration_ms": 1}}));
+        assert_eq!(of_event(&opened(3), &stamped(verified)).result, "failed");
     }
 }
