@@ -37,6 +37,8 @@ pub struct PastCycle {
     pub outcome: Outcome,
     /// Its fix did not last: the anomaly came back within the recurrence window.
     pub mitigated_only: bool,
+    /// Failed attempts when it ended, fixes that did not last included: they count again if this one does not last.
+    pub failed_attempts: u32,
 }
 
 /// Most anomaly keys that are remembered; the one closed longest ago is forgotten first.
@@ -173,6 +175,7 @@ impl Healer {
             }
             Event::Closed { outcome } => {
                 let key = open.anomaly.key();
+                let failed_attempts = open.failed_attempts;
                 self.open = None;
                 self.last.insert(
                     key,
@@ -181,6 +184,7 @@ impl Healer {
                         closed_at: *at,
                         outcome: *outcome,
                         mitigated_only: false,
+                        failed_attempts,
                     },
                 );
                 while self.last.len() > KEYS_MAX {
@@ -231,8 +235,15 @@ impl Healer {
                 let since = now.millis_since(past.closed_at);
                 // A clock that was set back must not make a recurrence look like something new.
                 let recurs = since < recurrence_window_ms && past.outcome != Outcome::Cleared;
+                // SAFETY 3, 4: what a fix made forgotten counts again when it did not last, else an anomaly that
+                // always comes back would be fixed for ever.
+                let prior_attempts = if recurs {
+                    attempts.max(past.failed_attempts).saturating_add(1)
+                } else {
+                    attempts
+                };
                 Admission::Open {
-                    prior_attempts: attempts + u32::from(recurs),
+                    prior_attempts,
                     recurrence_of: recurs.then(|| past.workflow_id.clone()),
                 }
             }
@@ -245,5 +256,73 @@ impl Healer {
                 recurrence_of: None,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn event(value: Value) -> Event {
+        serde_json::from_value(value).unwrap()
+    }
+
+    /// SAFETY 3, 4: a fix that passes its test every time and never lasts ends with a person.
+    #[test]
+    fn an_anomaly_that_comes_back_after_every_fix_uses_its_attempts_up() {
+        let anomaly: Anomaly = serde_json::from_value(json!({
+            "type": "error_rate_spike", "severity": "high", "current": 0.2, "threshold": 0.05,
+            "details": "", "since": "2026-01-31T12:00:00Z"}))
+        .unwrap();
+        let snapshot = json!({"id": "s", "dir": "s", "bytes": 1, "files": 1});
+        let fixes = [
+            event(json!({"event": "snapshot_taken", "snapshot": snapshot})),
+            event(
+                json!({"event": "playbook_selected", "passed_over": [], "plan": {
+                "playbook": "p", "chosen_by": "mapping", "risk": "low", "tier": "tier_1", "params": {},
+                "steps": []}}),
+            ),
+            event(json!({"event": "verified", "verification": {
+                "passed": true, "verification_method": "readiness", "subject": "", "metric": "",
+                "before": null, "after": null, "improvement": "", "inconclusive": false, "details": "",
+                "duration_ms": 1}})),
+            Event::RunConcluded,
+            Event::Closed {
+                outcome: Outcome::Resolved,
+            },
+        ];
+        let mut healer = Healer::default();
+        let mut prior = Vec::new();
+        for n in 0_i64..4 {
+            let at = Timestamp::from_millis(1_800_000_000_000 + n * 60_000);
+            let Admission::Open {
+                prior_attempts,
+                recurrence_of,
+            } = healer.admit(at, &anomaly, Trigger::Watchdog, HOUR_MS)
+            else {
+                panic!("round {n} was not admitted");
+            };
+            prior.push(prior_attempts);
+            let opened = event(json!({
+                "event": "opened", "trigger": "watchdog", "prior_attempts": prior_attempts,
+                "recurrence_of": recurrence_of, "anomaly": anomaly,
+                "rules": {"max_attempts": 3, "settle_ms": 0, "retry_wait_ms": 0, "advisors": 0}}));
+            let mut apply = |event: &Event| {
+                healer.apply(&HealerEvent::Cycle(Stamped {
+                    workflow_id: format!("wf_{n}"),
+                    at,
+                    event: event.clone(),
+                }))
+            };
+            apply(&opened).unwrap();
+            if prior_attempts < 3 {
+                fixes.iter().for_each(|event| apply(event).unwrap());
+            }
+        }
+        assert_eq!(prior, [0, 1, 2, 3]);
+        assert_eq!(healer.open.unwrap().effect(), Some(crate::Effect::Alert));
     }
 }
