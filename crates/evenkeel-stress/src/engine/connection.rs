@@ -203,7 +203,7 @@ fn no_answer(what: &Prepared, error: &hyper::Error) -> Asked {
 }
 
 fn kind_of(error: &hyper::Error) -> &'static str {
-    if error.is_parse() || error.is_parse_too_large() {
+    if error.is_parse() {
         return "protocol";
     }
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
