@@ -319,7 +319,9 @@ mod tests {
             };
             apply(&opened).unwrap();
             if prior_attempts < 3 {
-                fixes.iter().for_each(|event| apply(event).unwrap());
+                for event in &fixes {
+                    apply(event).unwrap();
+                }
             }
         }
         assert_eq!(prior, [0, 1, 2, 3]);
