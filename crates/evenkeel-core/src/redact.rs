@@ -66,7 +66,13 @@ impl Redactor {
             Value::Object(map) => Value::Object(
                 map.iter()
                     .map(|(k, v)| {
-                        let hidden = is_secret_key(k) && !matches!(v, Value::Null | Value::Bool(_));
+                        // Numbers are no secrets (`max_tokens = 4096`), and `${secret.NAME}` names one without holding it.
+                        let hidden = is_secret_key(k)
+                            && match v {
+                                Value::String(s) => !s.contains("${secret."),
+                                Value::Array(_) | Value::Object(_) => true,
+                                _ => false,
+                            };
                         let v = if hidden {
                             Value::String(REDACTED.into())
                         } else {
@@ -103,6 +109,8 @@ mod tests {
             "Authorization": "Bearer zzz",
             "sk-abcdef123456": 1,
             "x": "x marks the spot",
+            "max_tokens": 4096,
+            "header_token": "${secret.NAME}",
         }));
         let text = v.to_string();
         assert!(!text.contains("sk-abcdef"), "{text}");

@@ -9,6 +9,7 @@ use super::action::{Action, Services};
 use super::{FORMAT_VERSION, Playbook, Step, VerifyWith};
 use crate::anomaly::AnomalyType;
 use crate::expression;
+use crate::redact::is_secret_key;
 
 /// Largest playbook file, in bytes.
 pub const FILE_LEN_MAX: usize = 64 * 1024;
@@ -293,6 +294,10 @@ impl Linter<'_> {
             Action::SetConfig(a) if a.set.is_empty() || a.set.len() > 32 => {
                 wrong("`set_config` sets 1 to 32 keys", "list them under `set:`");
             }
+            Action::SetConfig(a) if a.set.keys().any(|k| is_secret_key(k)) => wrong(
+                "`set_config` may not set a key whose name says that it is secret",
+                "records would have to hold the secret to undo it; keep secrets out of playbooks",
+            ),
             Action::RunCommand(a) if a.argv.is_empty() == a.shell.is_none() => wrong(
                 "`run_command` needs exactly one of `argv` and `shell`",
                 "prefer `argv: [program, argument]`; `shell: \"...\"` asks for /bin/sh",
