@@ -1,1 +1,38 @@
-//! placeholder
+//! The watchdog's brain: samples go in, verdicts come out.
+//!
+//! Nothing here reads a clock, a file, a socket or a process. Collectors hand in what they measured and when,
+//! the daemon says what time it is at each check, and the same code runs live, in the simulator and in replay.
+//!
+//! In reading order: what is measured ([`sample`]), with which limits ([`thresholds`]) and habits ([`config`]);
+//! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]);
+//! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); and who puts it together
+//! ([`watchdog`]), with one anomaly for as long as it lasts ([`verdict`]).
+//!
+//! **Invariant:** what is missing, late, twice there, out of order, not a number or from a clock that jumped is
+//! never evidence for an anomaly that may be acted on. It is dropped, counted, and noted as `telemetry_missing`.
+//!
+//! **Invariant:** all state is bounded; each bound is a constant in [`limits`].
+
+pub mod baseline;
+pub mod config;
+pub mod drift;
+pub mod error_rate;
+pub mod failure_rate;
+pub mod latency;
+pub mod limits;
+pub mod liveness;
+pub mod memory;
+pub mod sample;
+mod slot;
+mod stats;
+pub mod telemetry;
+pub mod thresholds;
+pub mod verdict;
+pub mod watchdog;
+
+pub use baseline::{Baseline, BaselineError};
+pub use config::{DetectConfig, InvalidConfig};
+pub use sample::{ProbeError, Sample, SampleValue, SeriesId};
+pub use thresholds::{InvalidThreshold, Thresholds};
+pub use verdict::{MeasureNow, Measures, Verdict};
+pub use watchdog::{Scope, Watchdog};

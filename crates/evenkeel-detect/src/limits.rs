@@ -1,0 +1,53 @@
+//! Every bound on what the detectors remember or accept, in one place.
+
+/// Longest name of a series, in bytes.
+pub const SERIES_NAME_MAX: usize = 160;
+/// Longest name of a service, in bytes; a sample with a longer one is dropped.
+pub const SERVICE_NAME_MAX: usize = 128;
+/// Longest name of a probed endpoint, in bytes; a sample with a longer one is dropped.
+pub const ENDPOINT_NAME_MAX: usize = 512;
+/// Longest explanation that is kept of a missing series or a service that is down, in characters.
+pub const REASON_MAX: usize = 300;
+/// Most series whose timing is followed; samples of any further series are dropped and counted.
+pub const SERIES_MAX: usize = 256;
+/// Most services that are told apart.
+pub const SERVICES_MAX: usize = 64;
+/// Most endpoints of one service whose failures in a row are counted.
+pub const ENDPOINTS_MAX: usize = 64;
+/// Most samples that wait for the next check; beyond it the oldest is dropped and counted.
+pub const PENDING_MAX: usize = 4096;
+/// Most count entries in the window of one source; beyond it neighbours are added together.
+pub const COUNT_ENTRIES_MAX: usize = 600;
+/// Most response times in the window of one service; beyond it the oldest is dropped.
+pub const LATENCIES_MAX: usize = 512;
+/// Most memory readings of one process; beyond it neighbours are merged to their smaller one.
+pub const MEMORY_SAMPLES_MAX: usize = 600;
+/// Blocks at most into which a memory window is divided.
+pub const MEMORY_BLOCKS_MAX: usize = 12;
+/// How many times a window may be stretched to hold the minimum number of probes, so that a slow interval is not
+/// blind.
+pub const WINDOW_STRETCH_MAX: i64 = 10;
+/// Names listed in one sentence for a person.
+pub const NAMES_IN_DETAILS_MAX: usize = 5;
+
+/// A sample may be this much ahead of the check that reads it, in milliseconds.
+pub const FUTURE_TOLERANCE_MS: i64 = 1_000;
+/// A sample older than five intervals, and than this, is late and dropped, in milliseconds.
+pub const LATE_FLOOR_MS: i64 = 60_000;
+/// Checks further apart than five intervals, and than this, mean that the clock jumped or everything was paused,
+/// in milliseconds. The floor keeps a busy machine with an interval of 100 ms from being called a time traveller.
+pub const CLOCK_JUMP_FLOOR_MS: i64 = 5_000;
+/// A series without a sample for three of its usual gaps, and for this long, is stale, in milliseconds.
+pub const STALE_FLOOR_MS: i64 = 3_000;
+/// A series that has been silent for this long is no longer expected, in milliseconds.
+pub const SERIES_FORGET_MS: i64 = 3_600_000;
+/// Response times above this are absurd, in milliseconds: one day.
+pub const LATENCY_ABSURD_MS: f64 = 86_400_000.0;
+/// Counts above this are absurd.
+pub const COUNT_ABSURD: u64 = 1_000_000_000_000;
+/// Resident memory above this is absurd, in bytes: 1 PiB.
+pub const RSS_ABSURD_BYTES: u64 = 1 << 50;
+/// Longest window and interval that a configuration may ask for, in milliseconds: 31 days.
+pub const WINDOW_MAX_MS: i64 = 31 * 24 * 3_600_000;
+/// Longest persistence ring that a configuration may ask for, in checks.
+pub const PERSISTENCE_MAX: u32 = 60;

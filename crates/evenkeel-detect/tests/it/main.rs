@@ -1,0 +1,5 @@
+//! The watchdog from outside: samples in, verdicts out.
+
+mod garbage;
+mod support;
+mod watchdog;
