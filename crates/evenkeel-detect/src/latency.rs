@@ -194,6 +194,8 @@ fn judge_probes(name: &str, probes: &Probes, config: &DetectConfig, limit: f64) 
             },
             finding: Some(finding),
         }
+    } else if value > limit {
+        Evaluation::UNSURE
     } else if probes.fresh.is_some() {
         Evaluation::GOOD
     } else {
@@ -255,8 +257,8 @@ mod tests {
     fn a_spike_needs_enough_samples_and_more_than_one_slow_answer() {
         for (latencies, expected) in [
             (&[][..], Seen::Unknown),
-            (&[9000.0; 4], Seen::Good),
-            (&[9000.0, 10.0, 10.0, 10.0, 10.0], Seen::Good),
+            (&[9000.0; 4], Seen::Unsure),
+            (&[9000.0, 10.0, 10.0, 10.0, 10.0], Seen::Unsure),
             (&[2000.0; 8], Seen::Good), // exactly at the limit
             (&[2000.1; 8], Seen::Bad),
             (&[10.0, 10.0, 9000.0, 9000.0, 9000.0], Seen::Bad),

@@ -266,6 +266,8 @@ fn judge(name: &str, tracker: &Tracker, config: &DetectConfig, limit: f64) -> Ev
             },
             finding: Some(finding),
         }
+    } else if slope.mb_per_hour > limit {
+        Evaluation::UNSURE
     } else if tracker.fresh {
         Evaluation::GOOD
     } else {

@@ -265,7 +265,7 @@ fn details(
     if let Some(ms) = jump {
         let way = if ms < 0 { "back" } else { "forward" };
         parts.push(format!(
-            "the clock jumped {way} by {} s",
+            "the clock jumped {way} by {} s, or nothing was checked meanwhile",
             ms.saturating_abs() / 1000
         ));
     }
