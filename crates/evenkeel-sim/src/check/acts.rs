@@ -1,0 +1,190 @@
+//! What was done to the target, and whether it was allowed just then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Findings, Story, What};
+use crate::trace::{Extent, Fact};
+
+/// What is known of the attempt under way.
+#[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent observations, not a state: a checker must not assume how they go together"
+)]
+struct Attempt {
+    /// A snapshot of this attempt is on record, and really exists.
+    snapshot: bool,
+    /// A person chose the plan.
+    by_operator: bool,
+    /// The plan needs a person's approval.
+    needs_approval: bool,
+    /// Recorded intents that were not yet acted on.
+    intents: BTreeSet<usize>,
+    /// How often each step ran.
+    ran: BTreeMap<usize, u32>,
+    /// Steps that ran and whose result is not on record.
+    unknown: BTreeSet<usize>,
+    /// Something was changed and not yet taken back.
+    changed: bool,
+    /// The last conclusive result of it: a re-test that passed, and where it is watched a signal that stayed normal.
+    normal: bool,
+    /// A good rollback is on record.
+    rolled_back: bool,
+}
+
+/// - SAFETY 8: no step runs without a snapshot of this attempt, and nothing acts after a snapshot failed.
+/// - SAFETY 7: each run of a step has an intent of its own that was on record before; a rollback has a reason that
+///   is on record.
+/// - SAFETY 6: a step that must not run twice runs once in an attempt, whatever became of it; one whose outcome is
+///   unknown is looked at, and that is on record, before it runs again.
+/// - DESIGN 3: what a failed attempt changed is taken back before anything else acts, and before it is counted.
+/// - What needs a person's approval does not run on anybody else's choice.
+pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
+    let mut made: BTreeSet<&str> = BTreeSet::new();
+    let mut snapshot_failed = false;
+    let mut operators_turn = false;
+    let mut a = Attempt::default();
+    let mut before = "";
+    for (i, what) in story {
+        let i = *i;
+        let payload = what.payload();
+        match what {
+            What::Fact(Fact::SnapshotMade { id }) => {
+                found.expect(
+                    !a.changed,
+                    9,
+                    i,
+                    "no new attempt begins over changes that were not taken back",
+                );
+                made.insert(id);
+            }
+            What::Fact(Fact::StepRan {
+                step,
+                repeatable,
+                extent,
+                ..
+            }) => {
+                found.expect(
+                    a.snapshot,
+                    8,
+                    i,
+                    "no step without a snapshot of its attempt",
+                );
+                found.expect(
+                    !snapshot_failed,
+                    8,
+                    i,
+                    "nothing acts after a snapshot failed",
+                );
+                found.expect(
+                    a.intents.remove(step),
+                    7,
+                    i,
+                    "a step's intent is on record before it runs",
+                );
+                found.expect(
+                    !a.needs_approval || a.by_operator,
+                    18,
+                    i,
+                    "what needs approval does not run without it",
+                );
+                let times = a.ran.entry(*step).or_default();
+                *times += 1;
+                found.expect(
+                    *repeatable || *times == 1,
+                    6,
+                    i,
+                    "a step that must not run twice runs once",
+                );
+                found.expect(
+                    !a.unknown.contains(step),
+                    6,
+                    i,
+                    "a step of unknown outcome is looked at before it runs again",
+                );
+                a.unknown.insert(*step);
+                a.changed |= *extent != Extent::Nothing;
+                a.normal = false;
+            }
+            What::Fact(Fact::RolledBack { .. }) => {
+                let reason = [
+                    "verified",
+                    "settled",
+                    "step_finished",
+                    "step_refused",
+                    "resumed",
+                ];
+                found.expect(
+                    reason.contains(&before),
+                    7,
+                    i,
+                    "why something is taken back is on record before",
+                );
+            }
+            _ => {}
+        }
+        match what.event() {
+            "opened" => operators_turn = payload["plan"].is_object(),
+            "snapshot_taken" => {
+                let id = payload["snapshot"]["id"].as_str().unwrap_or("");
+                // Each snapshot serves one attempt.
+                a.snapshot = made.remove(id);
+                found.expect(a.snapshot, 8, i, "a snapshot on record exists");
+                // An operator's plan is in force from the first snapshot on.
+                a.by_operator = operators_turn;
+                operators_turn = false;
+            }
+            "snapshot_failed" => snapshot_failed = true,
+            "playbook_selected" => a.needs_approval = needs_approval(&payload["plan"]),
+            "advised" => a.needs_approval = needs_approval(&payload["advice"]["plan"]),
+            "step_prepared" => {
+                a.intents.extend(what.step());
+            }
+            "step_finished" => {
+                if let Some(step) = what.step() {
+                    a.unknown.remove(&step);
+                }
+            }
+            "verified" => {
+                // The look that a step of unknown outcome needs.
+                a.unknown.clear();
+                let v = &payload["verification"];
+                a.normal = v["passed"].as_bool() == Some(true)
+                    && v["inconclusive"].as_bool() == Some(false);
+            }
+            "settled" => a.normal = payload["stayed_normal"].as_bool() == Some(true),
+            "rolled_back" => {
+                a.rolled_back = payload["outcome"]["ok"].as_bool() == Some(true);
+                a.changed &= !a.rolled_back;
+                // From here on nothing may run in this attempt.
+                a.snapshot = false;
+                a.intents.clear();
+            }
+            "run_concluded" => {
+                let verdict = payload["verdict"].as_str().unwrap_or("");
+                found.expect(
+                    match verdict {
+                        "passed" => a.normal,
+                        "failed" => a.rolled_back,
+                        _ => verdict == "stuck" && !a.rolled_back,
+                    },
+                    10,
+                    i,
+                    "an attempt is counted as what it was",
+                );
+                a = Attempt {
+                    changed: verdict != "passed" && a.changed,
+                    ..Attempt::default()
+                };
+            }
+            _ => {}
+        }
+        if matches!(what, What::Entry(_)) {
+            before = what.event();
+        }
+    }
+}
+
+fn needs_approval(plan: &serde_json::Value) -> bool {
+    !matches!(plan["tier"].as_str(), Some("tier_1" | "tier_2"))
+}

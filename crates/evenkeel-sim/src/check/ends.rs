@@ -1,0 +1,238 @@
+//! How cycles begin and end.
+
+use super::{Findings, Story, What};
+use crate::trace::{Fact, Item, Trace};
+use crate::world::plans::{RETRIES_MAX, STEPS_MAX};
+
+/// Deaths in one cycle after which the healer may give up a rollback that never ends in a result: twice the three
+/// after which it no longer tries a step again.
+const DEATHS_BEFORE_GIVING_UP: usize = 6;
+
+/// - Every cycle ends, within a number of entries that follows from its limits.
+/// - It is closed exactly once, and nothing of it follows or came before its opening.
+/// - SAFETY 10: healed means that the last re-test passed, and the signal stayed normal where there is a settle
+///   window; and entries say of re-tests, rollbacks and alerts what the world said.
+/// - SAFETY 20: whoever is not healed was alerted. SAFETY 9, in part: a rollback that failed ends Stuck.
+pub(super) fn check(trace: &Trace, story: &Story<'_>, found: &mut Findings) {
+    let entries: Vec<_> = story
+        .iter()
+        .filter(|(_, w)| matches!(w, What::Entry(_)))
+        .collect();
+    let Some((first, _)) = entries.first() else {
+        // Only facts: what was done for a cycle whose opening was never recorded.
+        let acted = story
+            .iter()
+            .find(|(_, w)| matches!(w, What::Fact(f) if acts(f)));
+        found.expect(
+            acted.is_none(),
+            7,
+            acted.map_or(0, |(i, _)| *i),
+            "an act for a cycle that is not on record",
+        );
+        return;
+    };
+    let (last, closing) = *entries[entries.len() - 1];
+    found.expect(
+        entries[0].1.event() == "opened",
+        5,
+        *first,
+        "a cycle's first entry opens it",
+    );
+    let count = |name: &str| entries.iter().filter(|(_, w)| w.event() == name).count();
+    found.expect(count("opened") == 1, 5, last, "a cycle is opened once");
+    found.expect(count("closed") > 0, 0, last, "every cycle ends");
+    found.expect(count("closed") <= 1, 0, last, "a cycle is closed once");
+    found.expect(
+        count("closed") == 0 || closing.event() == "closed",
+        0,
+        last,
+        "nothing follows a closing entry",
+    );
+    found.expect(
+        entries.len() <= entries_max(trace, count("resumed")),
+        0,
+        last,
+        "every cycle ends within its bound",
+    );
+    what_the_world_said(story, found);
+    if closing.event() == "closed" {
+        how_it_ended(trace, story, last, closing, found);
+    }
+}
+
+/// At most one cycle is open at any time: one target, one healer.
+pub(super) fn one_at_a_time(trace: &Trace, found: &mut Findings) {
+    let mut open = "";
+    for (i, item) in trace.items.iter().enumerate() {
+        match item {
+            Item::Entry(e) if e.event() == "opened" => {
+                found.expect(open.is_empty(), 15, i, "one cycle at a time");
+                open = e.workflow();
+            }
+            Item::Entry(e) if e.event() == "closed" => open = "",
+            Item::Entry(e) if !e.event().is_empty() => {
+                found.expect(
+                    e.workflow() == open,
+                    5,
+                    i,
+                    "an entry of a cycle that is not open",
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+fn acts(fact: &Fact) -> bool {
+    matches!(fact, Fact::StepRan { .. } | Fact::RolledBack { .. })
+}
+
+fn entries_max(trace: &Trace, resumed: usize) -> usize {
+    let n = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    let runs = n(trace.limits.max_attempts) + n(trace.limits.advisors) + 1;
+    // Each try of a step is prepared and finished.
+    let steps = n(STEPS_MAX) * 2 * n(1 + RETRIES_MAX);
+    // Snapshot, selection, re-test, settling, rollback, conclusion, wait, advice.
+    let run = 8 + steps;
+    // After a stop: parked, resumed, and what was under way once more (a probe and a step, or re-test and settling).
+    runs * run + 3 + 5 * resumed
+}
+
+fn how_it_ended(
+    trace: &Trace,
+    story: &Story<'_>,
+    last: usize,
+    closing: What<'_>,
+    found: &mut Findings,
+) {
+    let ended = closing.payload()["ended"].as_str().unwrap_or("");
+    let healed = match ended {
+        "resolved" | "resolved_with_advice" | "cleared" => true,
+        "human_alert" | "stuck" => false,
+        _ => {
+            found.expect(false, 0, last, "a cycle ends in a way that is known");
+            return;
+        }
+    };
+    let outcome = closing.payload()["outcome"].as_str();
+    found.expect(
+        outcome == Some(if healed { "success" } else { "failed" }),
+        0,
+        last,
+        "the closing entry's outcome is its end",
+    );
+    let last_fact = |wanted: fn(&Fact) -> bool| {
+        story.iter().rev().find_map(|(_, w)| match w {
+            What::Fact(f) if wanted(f) => Some(*f),
+            _ => None,
+        })
+    };
+    if !healed {
+        let tried = last_fact(|f| matches!(f, Fact::Alerted { .. }));
+        found.expect(
+            tried.is_some(),
+            20,
+            last,
+            "whoever is not healed was alerted",
+        );
+        let recorded = story.iter().any(|(_, w)| w.event() == "alerted");
+        found.expect(recorded, 20, last, "an alert is on record");
+    }
+    if ended.starts_with("resolved") {
+        let looked = last_fact(|f| matches!(f, Fact::Looked { .. }));
+        found.expect(
+            looked == Some(&Fact::Looked { normal: true }),
+            10,
+            last,
+            "resolved means that the last re-test passed",
+        );
+        let watched = last_fact(|f| matches!(f, Fact::Looked { .. } | Fact::Watched { .. }));
+        found.expect(
+            trace.limits.settle_ms == 0 || watched == Some(&Fact::Watched { normal: true }),
+            10,
+            last,
+            "resolved means that the signal stayed normal",
+        );
+    }
+    let failed_rollback = story.iter().position(|(_, w)| {
+        w.event() == "rolled_back" && w.payload()["outcome"]["ok"].as_bool() != Some(true)
+    });
+    let deaths = story
+        .iter()
+        .filter(|(_, w)| w.payload()["after_crash"].as_bool() == Some(true))
+        .count();
+    match failed_rollback {
+        Some(at) => {
+            found.expect(ended == "stuck", 9, last, "a failed rollback ends stuck");
+            let acted = story[at..]
+                .iter()
+                .find(|(_, w)| matches!(w, What::Fact(f) if acts(f)));
+            found.expect(
+                acted.is_none(),
+                9,
+                acted.map_or(last, |(i, _)| *i),
+                "nothing acts after a failed rollback",
+            );
+        }
+        None => found.expect(
+            ended != "stuck" || deaths >= DEATHS_BEFORE_GIVING_UP,
+            9,
+            last,
+            "stuck means that a rollback failed",
+        ),
+    }
+}
+
+/// SAFETY 10: a record says what the world said, not what would be nice.
+fn what_the_world_said(story: &Story<'_>, found: &mut Findings) {
+    let (mut looked, mut watched, mut rolled_back, mut alerted) = (None, None, None, None);
+    for (i, what) in story {
+        let payload = what.payload();
+        match what {
+            What::Fact(Fact::Looked { normal }) => looked = Some(*normal),
+            What::Fact(Fact::Watched { normal }) => watched = Some(*normal),
+            What::Fact(Fact::RolledBack { said_ok, complete }) => {
+                rolled_back = Some((*said_ok, *complete));
+            }
+            What::Fact(Fact::Alerted { delivered }) => alerted = Some(*delivered),
+            _ => {}
+        }
+        match what.event() {
+            "verified" => {
+                let v = &payload["verification"];
+                let normal = v["passed"].as_bool() == Some(true)
+                    && v["inconclusive"].as_bool() == Some(false);
+                found.expect(looked == Some(normal), 10, *i, "a re-test is what it was");
+                let result = if normal { "success" } else { "failed" };
+                let written = matches!(what, What::Entry(e) if e.result == result);
+                found.expect(written, 10, *i, "a re-test is written down as what it was");
+                looked = None;
+            }
+            "settled" => {
+                let normal = payload["stayed_normal"].as_bool();
+                found.expect(watched == normal, 10, *i, "a settle window is what it was");
+                watched = None;
+            }
+            "rolled_back" => {
+                let ok = payload["outcome"]["ok"].as_bool();
+                let said = rolled_back.map(|(said_ok, _)| said_ok);
+                found.expect(said == ok, 9, *i, "a rollback is what it was");
+                found.expect(
+                    ok != Some(true) || rolled_back.is_some_and(|(_, complete)| complete),
+                    9,
+                    *i,
+                    "after a good rollback the target is as it was at the snapshot",
+                );
+                rolled_back = None;
+            }
+            "alerted" => {
+                let delivered = payload["alert"]["delivered"]
+                    .as_array()
+                    .map(|channels| !channels.is_empty());
+                found.expect(alerted == delivered, 20, *i, "an alert is what it was");
+                alerted = None;
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What one run left behind: the ledger as it was written and, between its entries, what really happened in the
+//! world. This is all the checkers may see.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use evenkeel_core::Timestamp;
+use serde_json::Value;
+
+use crate::Config;
+
+/// An entry of the virtual ledger.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its time, as written.
+    pub at: Timestamp,
+    /// Its action, as written.
+    pub action: &'static str,
+    /// Its result, as written.
+    pub result: &'static str,
+    /// Its payload, as the bytes that replay reads.
+    pub text: String,
+    /// The same payload, parsed for the checkers.
+    pub payload: Value,
+}
+
+impl Entry {
+    /// The name of the cycle event in it; empty for other entries.
+    pub fn event(&self) -> &str {
+        self.payload["event"].as_str().unwrap_or("")
+    }
+
+    /// The cycle it belongs to; empty for other entries.
+    pub fn workflow(&self) -> &str {
+        self.payload["workflow_id"].as_str().unwrap_or("")
+    }
+}
+
+/// Where the healer was when it died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundary {
+    /// Before a record was durable: the event is lost.
+    BeforeRecord,
+    /// The ledger refused the record (a full disk): the healer stops rather than go on without it.
+    RecordRefused,
+    /// After a record, before the effect it announces.
+    BeforeEffect,
+    /// After an effect, before its result was recorded.
+    AfterEffect,
+    /// It was stopped in an orderly way, with the cycle parked.
+    Stopped,
+}
+
+/// How much of a step really happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing.
+    Nothing,
+    /// A part.
+    Half,
+    /// All of it.
+    Whole,
+}
+
+/// Something that really happened, whatever the healer believes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// A complete snapshot exists.
+    SnapshotMade {
+        /// Its id.
+        id: String,
+    },
+    /// A step was carried out.
+    StepRan {
+        /// Index of the step in its plan.
+        step: usize,
+        /// What was carried out.
+        action: &'static str,
+        /// Running it twice does no more than running it once.
+        repeatable: bool,
+        /// How much of it happened.
+        extent: Extent,
+    },
+    /// The signal was read again.
+    Looked {
+        /// It was normal, and that could be concluded.
+        normal: bool,
+    },
+    /// The signal was watched for the settle window.
+    Watched {
+        /// It stayed normal.
+        normal: bool,
+    },
+    /// Changes were taken back.
+    RolledBack {
+        /// The target is as it was when the attempt's snapshot was made (keys that others changed set aside).
+        complete: bool,
+        /// What the one who did it said.
+        said_ok: bool,
+    },
+    /// People were alerted, or it was tried.
+    Alerted {
+        /// At least one channel took it.
+        delivered: bool,
+    },
+    /// Somebody else changed the target.
+    Meddled {
+        /// The key.
+        key: &'static str,
+    },
+    /// The clock was set back.
+    ClockSetBack {
+        /// By this much.
+        by_ms: i64,
+    },
+    /// The healer died.
+    Died {
+        /// Where.
+        boundary: Boundary,
+    },
+    /// The healer was built again from the ledger.
+    Rebuilt {
+        /// Failed attempts by anomaly type, as it knows them now.
+        attempts: BTreeMap<String, u32>,
+        /// All it knew before and all it knows now, as JSON, when that is not the same.
+        differs: Option<(String, String)>,
+    },
+    /// The driver stopped after its own bound of turns: a cycle did not end.
+    GaveUp,
+}
+
+/// One line of a trace.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A ledger entry became durable.
+    Entry(Entry),
+    /// Something happened in the world.
+    World {
+        /// The cycle it happened for; empty between cycles.
+        workflow: String,
+        /// What.
+        fact: Fact,
+    },
+}
+
+/// The limits of one run, as the driver was configured; what the ledger says of them is compared with this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Failed attempts before an advisor is asked.
+    pub max_attempts: u32,
+    /// Advisors that may be asked.
+    pub advisors: u32,
+    /// Settle window, in milliseconds.
+    pub settle_ms: u64,
+    /// Recurrence window, in milliseconds.
+    pub recurrence_window_ms: i64,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// The seed it came from.
+    pub seed: u64,
+    /// How it was configured.
+    pub config: Config,
+    /// Its limits.
+    pub limits: Limits,
+    /// What happened, in order.
+    pub items: Vec<Item>,
+    /// Why the ledger could not be replayed, if that happened.
+    pub unreadable: Option<String>,
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {} with {:?}", self.seed, self.config)?;
+        writeln!(f, "{:?}", self.limits)?;
+        for (i, item) in self.items.iter().enumerate() {
+            match item {
+                Item::Entry(e) => {
+                    writeln!(f, "{i:4} {} {} {}: {}", e.at, e.action, e.result, e.text)?;
+                }
+                Item::World { workflow, fact } => {
+                    writeln!(f, "{i:4}     world [{workflow}] {fact:?}")?;
+                }
+            }
+        }
+        match &self.unreadable {
+            Some(e) => writeln!(f, "the ledger cannot be replayed: {e}"),
+            None => Ok(()),
+        }
+    }
+}
