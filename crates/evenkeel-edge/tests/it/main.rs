@@ -1,0 +1,8 @@
+//! Integration tests: one binary, one module for each subject.
+
+#[cfg(target_os = "linux")]
+mod supervise;
+#[cfg(target_os = "linux")]
+mod supervise_attach;
+#[cfg(target_os = "linux")]
+mod supervise_world;
