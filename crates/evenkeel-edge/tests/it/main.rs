@@ -1,0 +1,3 @@
+//! Integration tests of the edge: real files, processes, databases and sockets.
+
+mod act_config;
