@@ -16,7 +16,6 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 pub use file::{ConfigError, Edit, FILE_LEN_MAX, apply, read, read_text};
-#[expect(unused_imports, reason = "for snapshots")]
 pub(crate) use file::{locate, replace_file, sync_dir};
 
 /// Longest dotted key, in bytes.

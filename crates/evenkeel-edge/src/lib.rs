@@ -5,4 +5,6 @@
 //! what is done to it, how it is brought back, and whom one asks or calls.
 
 pub mod config_edit;
+pub mod lock_holder;
+pub mod snapshot;
 pub mod target;

@@ -363,7 +363,8 @@ fn nested(parts: &[String], value: &Value, indent: &str, step: &str) -> Vec<Stri
     let mut lines = String::new();
     let mut indent = indent.to_owned();
     for part in way {
-        lines += &format!("{indent}{}:\n", key_text(part));
+        let name = key_text(part);
+        lines.extend([indent.as_str(), &name, ":\n"]);
         indent.push_str(step);
     }
     styles(None, value)
