@@ -5,5 +5,8 @@
 //! what is done to it, how it is brought back, and whom one asks or calls.
 
 pub mod collect;
+pub mod config_edit;
+pub mod lock_holder;
 pub mod process;
+pub mod snapshot;
 pub mod target;

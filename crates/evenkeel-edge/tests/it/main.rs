@@ -1,5 +1,6 @@
-//! Integration tests: one binary, one module for each subject.
+//! Integration tests of the edge: real files, processes, databases and sockets.
 
+mod act_config;
 #[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]
