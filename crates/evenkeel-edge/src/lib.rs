@@ -4,4 +4,12 @@
 //! what happened. In reading order: the target as configured, the processes that make it up, what is read from it,
 //! what is done to it, how it is brought back, and whom one asks or calls.
 
+pub mod advisor;
+pub mod alert;
+pub mod guidance;
 pub mod target;
+
+mod fresh_file;
+mod outside;
+mod plain;
+mod web;
