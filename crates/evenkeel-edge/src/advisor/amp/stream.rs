@@ -196,7 +196,8 @@ mod tests {
     async fn lines_and_streams_are_bounded() {
         let long = vec![b'x'; LINE_BYTES_MAX + 2];
         assert!(listened(&long).await.1.unwrap_err().contains("1 MiB"));
-        let many = b"{\"type\":\"system\"}\n".repeat(STREAM_BYTES_MAX / 18 + 2);
+        let line = [&b"x"[..], &[b' '; 4094], b"\n"].concat();
+        let many = line.repeat(STREAM_BYTES_MAX / line.len() + 1);
         assert!(listened(&many).await.1.unwrap_err().contains("16 MiB"));
     }
 }
