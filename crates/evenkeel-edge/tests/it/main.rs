@@ -1,6 +1,12 @@
 //! Integration tests of the edge: real files, processes, databases and sockets.
 
 mod act_config;
+#[cfg(unix)]
+mod advisor_amp;
+mod advisor_http;
+mod advisor_mcp;
+mod alerts;
+mod guidance_store;
 #[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]
