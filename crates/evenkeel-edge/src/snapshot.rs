@@ -216,7 +216,9 @@ pub enum SnapshotError {
         reason: String,
     },
     /// Written by a newer version.
-    #[error("{what} has format version {found}, and this Evenkeel reads {FORMAT_VERSION}: use a newer one")]
+    #[error(
+        "{what} has format version {found}, and this Evenkeel reads {FORMAT_VERSION}: use a newer one"
+    )]
     TooNew {
         /// What.
         what: String,

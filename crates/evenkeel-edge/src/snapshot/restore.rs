@@ -13,9 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sqlite::{self, SqliteError, companions};
 use super::take::{mode_of, pretty, read_bounded};
-use super::{
-    FORMAT_VERSION, FileRole, SnapshotError, SnapshotFile, SnapshotRef, Snapshots, io_at,
-};
+use super::{FORMAT_VERSION, FileRole, SnapshotError, SnapshotFile, SnapshotRef, Snapshots, io_at};
 use crate::config_edit::{locate, replace_file, sync_dir};
 use crate::target::confine;
 

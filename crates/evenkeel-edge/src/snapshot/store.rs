@@ -82,10 +82,13 @@ impl Snapshots {
                 found: u32::try_from(version).unwrap_or(u32::MAX),
             });
         }
-        let meta: Metadata = serde_json::from_value(value)
-            .map_err(|e| damaged(format!("metadata.json: {e}")))?;
+        let meta: Metadata =
+            serde_json::from_value(value).map_err(|e| damaged(format!("metadata.json: {e}")))?;
         if meta.snapshot_id != id {
-            return Err(damaged(format!("it says that it is `{}`", meta.snapshot_id)));
+            return Err(damaged(format!(
+                "it says that it is `{}`",
+                meta.snapshot_id
+            )));
         }
         if let Some(f) = meta.files.iter().find(|f| !is_inside(&f.name)) {
             return Err(damaged(format!("`{}` is no file of a snapshot", f.name)));

@@ -165,7 +165,8 @@ impl Snapshots {
                 // On Unix an empty directory is replaced in one step; elsewhere it has to go first.
                 #[cfg(not(unix))]
                 let _ = fs::remove_dir(&dir);
-                fs::rename(build.dir.path(), &dir).map_err(io_at(&dir, "it cannot be given its name"))
+                fs::rename(build.dir.path(), &dir)
+                    .map_err(io_at(&dir, "it cannot be given its name"))
             });
         if let Err(e) = done {
             let _ = fs::remove_dir(&dir);
@@ -194,13 +195,13 @@ pub(super) struct Build {
 
 impl Build {
     fn free_name(&self, db: &Path, role: FileRole) -> Result<String, SnapshotError> {
-        let name = db
-            .file_name()
-            .and_then(|n| n.to_str())
-            .ok_or_else(|| SnapshotError::Refused {
-                file: db.to_owned(),
-                reason: "its name is not UTF-8 text".into(),
-            })?;
+        let name =
+            db.file_name()
+                .and_then(|n| n.to_str())
+                .ok_or_else(|| SnapshotError::Refused {
+                    file: db.to_owned(),
+                    reason: "its name is not UTF-8 text".into(),
+                })?;
         let free = |n: &str| {
             !TAKEN.contains(&n.to_ascii_lowercase().as_str())
                 && self.files.iter().all(|f| !f.name.eq_ignore_ascii_case(n))
@@ -222,10 +223,11 @@ impl Build {
         files: &[PathBuf],
     ) -> Result<(), SnapshotError> {
         for file in files {
-            let clean = crate::target::confine(root, file).ok_or_else(|| SnapshotError::Refused {
-                file: file.clone(),
-                reason: format!("it leads out of {}", root.display()),
-            })?;
+            let clean =
+                crate::target::confine(root, file).ok_or_else(|| SnapshotError::Refused {
+                    file: file.clone(),
+                    reason: format!("it leads out of {}", root.display()),
+                })?;
             if fs::symlink_metadata(&clean).is_err() {
                 continue;
             }
