@@ -4,6 +4,7 @@
 //! what happened. In reading order: the target as configured, the processes that make it up, what is read from it,
 //! what is done to it, how it is brought back, and whom one asks or calls.
 
+pub mod action;
 pub mod advisor;
 pub mod alert;
 pub mod collect;

@@ -134,6 +134,7 @@ impl Snapshots {
     }
 
     /// Finishes a restore that was interrupted, and clears away what interrupted work left. `None`: there was none.
+    /// To be called once at start, before any other snapshot is taken.
     ///
     /// `request` says what the target is now and whether it is fenced *still*; a database that the interrupted
     /// restore had finished is not touched again, so that nothing written since is lost.

@@ -1,6 +1,9 @@
 //! Integration tests of the edge: real files, processes, databases and sockets.
 
 mod act_config;
+mod act_executor;
+mod act_lock;
+mod act_snapshot;
 #[cfg(unix)]
 mod advisor_amp;
 mod advisor_http;
