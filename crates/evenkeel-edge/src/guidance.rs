@@ -112,8 +112,23 @@ impl GuidanceStore {
 
     /// Writes `<type>_<YYYYMMDD_HHMMSS>.json`, with `-2` and so on when that is taken, and returns its path.
     pub fn write(&self, guidance: &Guidance) -> Result<PathBuf, GuidanceError> {
+        let mut guidance = guidance.clone();
+        if self.bytes(&guidance, &self.dir)?.len() as u64 > FILE_BYTES_MAX {
+            // What cannot be read back is not written: the context is what grows.
+            guidance.anomaly.context = "left out: too long".into();
+        }
+        let guidance = &guidance;
         let stem = format!("{}_{}", guidance.anomaly.kind, guidance.timestamp.compact());
         let bytes = self.bytes(guidance, &self.dir)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(GuidanceError::Broken {
+                path: self.dir.join(stem),
+                reason: format!(
+                    "{} bytes are more than the {FILE_BYTES_MAX} that are read",
+                    bytes.len()
+                ),
+            });
+        }
         fresh_file::create(&self.dir, &stem, "json", &bytes).map_err(|source| GuidanceError::Io {
             path: self.dir.clone(),
             source,

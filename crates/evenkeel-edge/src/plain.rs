@@ -3,6 +3,8 @@
 //! Log lines, error texts and a model's words end up on terminals, in prompts and in files that people read. What
 //! cannot be seen there (escape sequences, direction overrides, zero-width and tag characters) is taken out.
 
+use serde_json::Value;
+
 /// The text without control characters (line feeds and tabs stay) and without invisible ones.
 pub(crate) fn plain(text: &str) -> String {
     text.chars().filter(|c| !is_hidden(*c)).collect()
@@ -29,6 +31,19 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
         format!("{}{note}", &text[..keep])
     } else {
         text[..text.floor_char_boundary(bytes_max)].to_owned()
+    }
+}
+
+/// The value with every text and every key passed through `change`.
+pub(crate) fn every_text(value: &Value, change: &impl Fn(&str) -> String) -> Value {
+    match value {
+        Value::String(s) => Value::String(change(s)),
+        Value::Array(items) => items.iter().map(|v| every_text(v, change)).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(k, v)| (change(k), every_text(v, change)))
+            .collect(),
+        other => other.clone(),
     }
 }
 

@@ -101,7 +101,7 @@ impl AmpAdvisor {
         let room = Room::new(&self.options, key)?;
         let cli = self.cli(&room, until).await?;
 
-        let question = self.own.value(&question.to_json(&self.redactor));
+        let question = question.redacted_by(&[&self.redactor, &self.own]);
         let actions = prompt::actions(&question);
         let has_tool = cli.has("--mcp-config") && !self.options.tool_server.is_empty();
         let mut complaint: Option<String> = None;
@@ -141,12 +141,9 @@ impl AmpAdvisor {
             Heard::Submitted(answer) => Ok(*answer),
             Heard::Said(text) => Answer::from_text(&text),
         };
-        let mut answer = answer.map_err(|e| cut(&plain(&self.redacted(&e.to_string())), 1024))?;
-        // It never had a secret; should one have reached it some other way, it goes no further.
-        answer.reasoning = self.redacted(&answer.reasoning);
-        answer.suggested_action = self.redacted(&answer.suggested_action);
-        answer.raw = self.own.value(&self.redactor.value(&answer.raw));
-        Ok(answer)
+        answer
+            .map(|a| a.redacted(&|text| self.redacted(text)))
+            .map_err(|e| cut(&plain(&self.redacted(&e.to_string())), 1024))
     }
 
     async fn cli(&self, room: &Room, until: Instant) -> Result<Cli, AdvisorError> {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::scan::last_object;
-use crate::plain::{cut, one_line, plain};
+use crate::plain::{cut, every_text, one_line, plain};
 
 /// Longest JSON text that is read as an answer, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -124,6 +124,22 @@ impl Answer {
             "reasoning": self.reasoning,
             "recommended_config": self.recommended_config,
         })
+    }
+
+    /// The answer with every text passed through `redact`. An advisor was never given a secret; should one have come
+    /// back all the same, it goes no further.
+    pub(super) fn redacted(self, redact: &impl Fn(&str) -> String) -> Self {
+        let config = every_text(&json!(self.recommended_config), redact);
+        Self {
+            suggested_action: redact(&self.suggested_action),
+            confidence: self.confidence,
+            reasoning: cut(&redact(&self.reasoning), REASONING_BYTES_MAX),
+            recommended_config: match config {
+                Value::Object(map) => map.into_iter().collect(),
+                _ => BTreeMap::new(),
+            },
+            raw: every_text(&self.raw, redact),
+        }
     }
 
     fn checked(wire: Wire, raw: Value) -> Result<Self, AnswerError> {

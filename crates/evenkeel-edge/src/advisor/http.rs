@@ -85,7 +85,7 @@ impl HttpAdvisor {
     }
 
     async fn asked(&self, question: &Question) -> Result<Answer, AdvisorError> {
-        let question = self.own.value(&question.to_json(&self.redactor));
+        let question = question.redacted_by(&[&self.redactor, &self.own]);
         let mut request = self.client.post(self.url.clone()).json(&question);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose());
@@ -112,11 +112,9 @@ impl HttpAdvisor {
             return Err(bad("more than 64 KiB were sent"));
         };
         let text = std::str::from_utf8(&bytes).map_err(|_| bad("it is not UTF-8"))?;
-        let mut answer = Answer::from_json(text).map_err(|e| bad(&e.to_string()))?;
-        answer.reasoning = self.redacted(&answer.reasoning);
-        answer.suggested_action = self.redacted(&answer.suggested_action);
-        answer.raw = self.own.value(&self.redactor.value(&answer.raw));
-        Ok(answer)
+        Answer::from_json(text)
+            .map(|a| a.redacted(&|text| self.redacted(text)))
+            .map_err(|e| bad(&e.to_string()))
     }
 
     fn failed(&self, error: reqwest::Error) -> AdvisorError {

@@ -11,7 +11,7 @@ use evenkeel_core::redact::Redactor;
 use serde_json::{Map, Value, json};
 
 use super::answer::json_schema;
-use crate::plain::{cut, one_line, plain};
+use crate::plain::{cut, every_text, one_line, plain};
 
 /// Longest question, in bytes of compact JSON.
 pub const QUESTION_BYTES_MAX: usize = 32 * 1024;
@@ -74,8 +74,16 @@ impl Question {
     ///
     /// What did not fit was left out, the oldest and the longest first, and `left_out` says so.
     pub fn to_json(&self, redactor: &Redactor) -> Value {
+        self.redacted_by(&[redactor])
+    }
+
+    /// The same, without what any of several redactors knows.
+    pub(super) fn redacted_by(&self, redactors: &[&Redactor]) -> Value {
+        // A parameter may be named like a secret (`max_tokens`) and is none: only the context loses values by their
+        // keys, the rest only loses known secrets.
+        let text = |s: &str| redactors.iter().fold(plain(s), |s, r| r.text(&s));
         let mut left_out = Vec::new();
-        let playbooks = self.offers(redactor, &mut left_out);
+        let playbooks = self.offers(&text, &mut left_out);
         let names: Vec<String> = playbooks
             .iter()
             .filter_map(|p| p["name"].as_str().map(str::to_owned))
@@ -83,14 +91,15 @@ impl Question {
         let mut question = json!({
             "version": 1,
             "notice": NOTICE,
-            "issue": redactor.text(&one_line(&self.issue, 128)),
+            "issue": one_line(&text(&self.issue), 128),
             "context": {},
             "playbooks": playbooks,
             "answer_schema": json_schema(&names),
         });
         // Room for the notes about what was left out.
         let room = QUESTION_BYTES_MAX.saturating_sub(question.to_string().len() + 512);
-        let context = redactor.value(&cleaned(&redactor.value(&self.context)));
+        let hidden = |v: Value| redactors.iter().fold(v, |v, r| r.value(&v));
+        let context = hidden(every_text(&hidden(self.context.clone()), &plain));
         question["context"] = fitted(&context, room, &mut left_out);
         if !left_out.is_empty() {
             question["left_out"] = json!(left_out);
@@ -99,12 +108,12 @@ impl Question {
     }
 
     /// The playbooks on offer, with as much about each as there is room for.
-    fn offers(&self, redactor: &Redactor, left_out: &mut Vec<String>) -> Vec<Value> {
+    fn offers(&self, redact: &impl Fn(&str) -> String, left_out: &mut Vec<String>) -> Vec<Value> {
         for detail in [Detail::Full, Detail::Short, Detail::Bounds] {
             let offers: Vec<Value> = self
                 .playbooks
                 .iter()
-                .map(|p| offer(p, detail, redactor))
+                .map(|p| offer(p, detail, redact))
                 .collect();
             if json!(offers).to_string().len() <= PLAYBOOKS_BYTES_MAX {
                 if detail != Detail::Full {
@@ -117,7 +126,7 @@ impl Question {
         let mut bytes = 2;
         self.playbooks
             .iter()
-            .map(|p| offer(p, Detail::Bounds, redactor))
+            .map(|p| offer(p, Detail::Bounds, redact))
             .take_while(|o| {
                 bytes += o.to_string().len() + 1;
                 bytes <= PLAYBOOKS_BYTES_MAX
@@ -133,9 +142,8 @@ enum Detail {
     Bounds,
 }
 
-fn offer(playbook: &PlaybookOffer, detail: Detail, redactor: &Redactor) -> Value {
-    // A parameter may be named like a secret (`max_tokens`) and is none: only texts are redacted here, never keys.
-    let text = |s: &str, max: usize| one_line(&redactor.text(&plain(s)), max);
+fn offer(playbook: &PlaybookOffer, detail: Detail, redact: &impl Fn(&str) -> String) -> Value {
+    let text = |s: &str, max: usize| one_line(&redact(s), max);
     let params: Map<String, Value> = playbook
         .params
         .iter()
@@ -173,16 +181,6 @@ fn offer(playbook: &PlaybookOffer, detail: Detail, redactor: &Redactor) -> Value
         Detail::Bounds => {}
     }
     out
-}
-
-/// Every text and key without what cannot be seen.
-fn cleaned(value: &Value) -> Value {
-    match value {
-        Value::String(s) => json!(plain(s)),
-        Value::Array(items) => items.iter().map(cleaned).collect(),
-        Value::Object(map) => map.iter().map(|(k, v)| (plain(k), cleaned(v))).collect(),
-        other => other.clone(),
-    }
 }
 
 /// How much of a value is kept.

@@ -112,7 +112,7 @@ fn question() -> Question {
             name: "increase_db_pool_size".into(),
             description: "Adds connections.".into(),
             params: [(
-                "pool_size".to_owned(),
+                "max_tokens".to_owned(),
                 ParamSpec {
                     kind: ParamType::Integer,
                     default: json!(10),
@@ -182,6 +182,10 @@ async fn an_answer_through_the_tool_from_a_locked_room() {
     );
 
     let prompt = fake.read("prompt.1");
+    assert!(
+        prompt.contains("\"max_tokens\":{\"type\":\"integer\""),
+        "a parameter that is named like a secret keeps its bounds"
+    );
     assert!(prompt.contains("error_rate_spike") && prompt.contains("submit_recommendation"));
     for secret in [KEY, "db-pass-778899"] {
         assert!(!prompt.contains(secret) && !args.join(" ").contains(secret));
@@ -313,7 +317,7 @@ async fn what_hangs_is_killed_with_everything_it_started() {
 #[tokio::test]
 async fn an_answer_in_hand_counts_at_the_deadline() {
     let fake = Fake::new("tool_then_hang");
-    let answer = fake.ask(Duration::from_secs(2)).await.unwrap();
+    let answer = fake.ask(Duration::from_secs(3)).await.unwrap();
     assert_eq!(answer.suggested_action, "increase_db_pool_size");
     fake.assert_gone().await;
 }

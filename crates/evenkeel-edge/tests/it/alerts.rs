@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use evenkeel_core::redact::Redactor;
 use evenkeel_core::{AnomalyType, Severity, Timestamp};
 use evenkeel_edge::advisor::{ScriptedReply, ScriptedServer, Secret};
+use evenkeel_edge::alert::file::check_writable;
 use evenkeel_edge::alert::{
     Alert, AlertChannel, AlertError, AlertFacts, AlertFile, Escalation, WebhookChannel, send_all,
 };
@@ -110,6 +111,7 @@ async fn when_nothing_can_be_written_the_text_comes_back() {
     let logs = blocked(dir.path());
     let file = AlertFile::in_order(vec![logs.clone(), logs]);
     let error = file.send(&alert()).await.unwrap_err();
+    assert!(check_writable(dir.path()).is_ok() && check_writable(&blocked(dir.path())).is_err());
     let AlertError::NotWritten { tried, text } = error else {
         panic!("{error}")
     };
@@ -310,7 +312,7 @@ mod command {
         // The child holds the write end of a pipe as long as it lives.
         let script =
             "mkfifo \"$OUT/fifo\"; sleep 600 > \"$OUT/fifo\" & echo up > \"$OUT/up\"; wait";
-        let channel = sh(script, dir.path(), Duration::from_millis(700));
+        let channel = sh(script, dir.path(), Duration::from_secs(2));
         let fifo = dir.path().join("fifo");
         // Reading the pipe to its end returns only when nobody holds it any more.
         let reader = std::thread::spawn({
@@ -325,7 +327,7 @@ mod command {
             }
         });
         let e = channel.send(&alert()).await.unwrap_err();
-        assert!(matches!(e, AlertError::TimedOut { limit_ms: 700 }), "{e}");
+        assert!(matches!(e, AlertError::TimedOut { limit_ms: 2000 }), "{e}");
         let until = Instant::now() + Duration::from_secs(10);
         while !reader.is_finished() {
             assert!(Instant::now() < until, "a process of the command lives on");

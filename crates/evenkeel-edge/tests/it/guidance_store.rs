@@ -141,6 +141,19 @@ fn reading_back_is_bounded_to_the_newest() {
 }
 
 #[test]
+fn what_is_written_can_be_read_back_however_much_there_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let mut g = guidance("latency_spike", "2025-11-09T19:06:00Z");
+    g.anomaly.context = json!({ "lines": "x".repeat(400 * 1024) });
+    store.write(&g).unwrap();
+    let list = store.list().unwrap();
+    assert_eq!((list.files.len(), list.broken.len()), (1, 0));
+    g.amp_response = json!("x".repeat(400 * 1024));
+    assert!(matches!(store.write(&g), Err(GuidanceError::Broken { .. })));
+}
+
+#[test]
 fn only_its_own_files_are_changed() {
     let dir = tempfile::tempdir().unwrap();
     let (inside, outside) = (dir.path().join("g"), dir.path().join("other.json"));

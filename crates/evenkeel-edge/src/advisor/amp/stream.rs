@@ -24,6 +24,8 @@ pub(super) enum Heard {
 #[derive(Debug, Default)]
 pub(super) struct Listener {
     submitted: Option<Answer>,
+    /// What came through the tool and is no answer.
+    misfit: Option<String>,
     said: Option<String>,
     /// Amp's own report that it failed.
     pub(super) failure: Option<String>,
@@ -105,8 +107,8 @@ impl Listener {
             Some("tool_use") if part["name"].as_str().is_some_and(|n| n.ends_with(TOOL)) => {
                 if let Ok(answer) = Answer::from_value(&part["input"]) {
                     self.submitted = Some(answer);
-                } else if self.said.is_none() {
-                    self.say(&part["input"].to_string());
+                } else {
+                    self.misfit = Some(part["input"].to_string());
                 }
             }
             Some("text") => {
@@ -124,12 +126,21 @@ impl Listener {
         self.said = Some(text[from..].to_owned());
     }
 
-    /// The likeliest answer; the tool's goes first.
+    /// The likeliest answer: the tool's; else the closing words; else what did not fit, so that it can be said why.
     pub(super) fn heard(&mut self) -> Option<Heard> {
-        self.submitted
-            .take()
-            .map(|a| Heard::Submitted(Box::new(a)))
-            .or_else(|| self.said.take().map(Heard::Said))
+        if let Some(answer) = self.submitted.take() {
+            return Some(Heard::Submitted(Box::new(answer)));
+        }
+        let words_fit = self
+            .said
+            .as_deref()
+            .is_some_and(|s| Answer::from_text(s).is_ok());
+        let (first, second) = if words_fit || self.misfit.is_none() {
+            (self.said.take(), self.misfit.take())
+        } else {
+            (self.misfit.take(), self.said.take())
+        };
+        first.or(second).map(Heard::Said)
     }
 
     /// Whether an answer came through the tool.
@@ -181,6 +192,19 @@ mod tests {
             panic!("{l:?}")
         };
         assert_eq!(a.suggested_action, "second");
+    }
+
+    #[tokio::test]
+    async fn what_did_not_fit_the_tool_is_heard_when_nothing_better_was_said() {
+        let misfit = assistant(
+            &json!({ "type": "tool_use", "name": "submit_recommendation", "input": { "confidence": 2 } }),
+        );
+        let done = "{\"type\":\"result\",\"result\":\"Done.\"}";
+        let (mut l, _) = listened(format!("{misfit}{done}").as_bytes()).await;
+        assert_eq!(l.heard(), Some(Heard::Said("{\"confidence\":2}".into())));
+        let words = json!({ "type": "result", "result": answer("words").to_string() });
+        let (mut l, _) = listened(format!("{misfit}{words}").as_bytes()).await;
+        assert!(matches!(l.heard(), Some(Heard::Said(s)) if s.contains("words")));
     }
 
     #[tokio::test]
