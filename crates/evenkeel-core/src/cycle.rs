@@ -203,13 +203,13 @@ impl Run {
             .collect()
     }
 
-    /// Everything that has to be taken back, newest first: of every step whose intent is on record, since a step
-    /// of unknown outcome may have happened.
+    /// Everything that has to be taken back, in the order the steps ran: of every step whose intent is on record,
+    /// since a step of unknown outcome may have happened. Whoever takes it back begins at the end.
     pub fn undo_ops(&self) -> Vec<UndoOp> {
         self.steps
             .iter()
-            .rev()
-            .flat_map(|s| s.undo.iter().rev().cloned())
+            .filter_map(|s| s.prepared.as_ref())
+            .flat_map(|p| p.undo.iter().cloned())
             .collect()
     }
 

@@ -1,1 +1,28 @@
-//! Evenkeel.
+//! Evenkeel: self-healing for services, with proof. The product's library face.
+//!
+//! `evenkeel` the program is a thin command line over this. To guard a program from inside itself, see
+//! [`Guard`](guard::Guard): one spawned call.
+//!
+//! In reading order: the configuration ([`config`]), where files lie ([`layout`]), the workflow ([`orchestrator`]) with
+//! its healing loop ([`healing`]) and its watchdog ([`watch`]), and what all of them tell ([`ui`], [`log`], [`journal`]).
+
+pub mod access;
+pub mod audit;
+pub mod cli;
+pub mod clock;
+pub mod collectors;
+pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
+pub mod guard;
+pub mod healing;
+pub mod journal;
+pub mod layout;
+pub mod log;
+pub mod orchestrator;
+pub mod playbooks;
+pub mod secrets;
+pub mod state;
+pub mod stop;
+pub mod ui;
+pub mod watch;

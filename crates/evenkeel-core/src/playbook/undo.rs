@@ -47,7 +47,7 @@ pub enum UndoOp {
 /// What a step changes in one key of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeyChange {
-    /// Dotted key.
+    /// Dotted key. Where the change creates tables: the outermost new table, and `after` is that whole table.
     pub key: String,
     /// Its value before; `None` when the key was absent.
     pub before: Option<Value>,

@@ -1,0 +1,325 @@
+//! The command line: what can be asked, and how each command ends.
+//!
+//! Exit codes: 0 healthy or healed, 1 anomalies left unhealed, 2 usage or configuration, 3 target or environment,
+//! 4 the ledger does not verify, 5 internal.
+
+mod check;
+mod exit;
+mod history;
+mod ledger;
+mod logs;
+mod playbook;
+mod run;
+mod snapshot;
+mod status;
+mod table;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use exit::{Exit, Failure};
+#[cfg(feature = "demo")]
+pub(crate) use ledger::describe as describe_ledger;
+#[cfg(feature = "demo")]
+pub(crate) use run::{runtime, start_log};
+
+const EXIT_CODES: &str = "Exit codes:
+  0  healthy, or healed
+  1  anomalies are left unhealed
+  2  usage or configuration
+  3  the target or the environment (port, disk, permissions)
+  4  the ledger does not verify
+  5  internal error";
+
+/// Self-healing for services, with proof.
+///
+/// Stress-tests a service after boot, learns what healthy looks like, watches for drift, takes a snapshot, runs a
+/// playbook, proves the fix by running the failed test again, takes it back when it did not help, asks an advisor after
+/// three failures, calls a person when that fails too, and writes every step into a log that nobody can quietly edit.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "evenkeel.toml",
+        env = "EVENKEEL_CONFIG"
+    )]
+    pub config: PathBuf,
+    /// Where ledger, baseline, snapshots and logs lie
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "evenkeel-data",
+        env = "EVENKEEL_DATA_DIR"
+    )]
+    pub data_dir: PathBuf,
+    /// One JSON object a line (or one document), for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more, on standard error
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+}
+
+/// What can be asked.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the whole loop on a real service with a real fault
+    #[cfg(feature = "demo")]
+    Demo(crate::demo::DemoArgs),
+    /// Guard the configured target: boot gate, stress test, baseline, watchdog, healing
+    Run {
+        /// Run the post-boot workflow once, and end
+        #[arg(long)]
+        once: bool,
+    },
+    /// Run the stress tests against the running target
+    Stress {
+        /// Only this test (by name, or a part of it); may be given several times
+        #[arg(long = "test", value_name = "NAME")]
+        tests: Vec<String>,
+    },
+    /// What healthy looks like
+    #[command(subcommand)]
+    Baseline(BaselineCommand),
+    /// What the watchdog saw last, open cycles, failed attempts
+    Status,
+    /// Healing cycles, newest first
+    History {
+        /// Only these
+        #[arg(long, value_enum)]
+        result: Option<ResultFilter>,
+        /// At most this many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// What advisors were asked and answered
+    Escalations,
+    /// Evenkeel's own log
+    Logs {
+        /// Only lines of this subsystem, such as `watchdog` or `stress_test`
+        #[arg(long)]
+        subsystem: Option<String>,
+        /// Go on as lines are written
+        #[arg(long, short)]
+        follow: bool,
+        /// The last so many lines
+        #[arg(long, short = 'n', default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        lines: u32,
+    },
+    /// How it went: anomalies, heals, escalations, alerts, by week and by month
+    Report {
+        /// How far back: `24h`, `7d`, `4w`
+        #[arg(long, default_value = "30d", value_parser = parse_span)]
+        since: SpanMillis,
+    },
+    /// Playbooks: what may be done about an anomaly
+    #[command(subcommand)]
+    Playbook(PlaybookCommand),
+    /// Snapshots of the target's database and configuration
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// The log that nobody can quietly edit
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Check the configuration and the playbooks, and start nothing
+    Check,
+    /// Grace, the reference service, alone
+    #[cfg(feature = "demo")]
+    Grace(grace::GraceArgs),
+    /// Shell completions, on standard output
+    Completions {
+        /// For this shell
+        shell: clap_complete::Shell,
+    },
+    /// The tool through which the Amp advisor answers (started by Evenkeel)
+    #[command(hide = true)]
+    AdvisorMcp,
+}
+
+/// `evenkeel baseline`.
+#[derive(Debug, Subcommand)]
+pub enum BaselineCommand {
+    /// Print the baseline
+    Show,
+}
+
+/// `evenkeel playbook`.
+#[derive(Debug, Subcommand)]
+pub enum PlaybookCommand {
+    /// All known playbooks
+    List,
+    /// One playbook, as its file
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Check playbook files: file, line, column, and the fix
+    Lint {
+        /// Files; the configured directory and the built-in ones when none is named
+        files: Vec<PathBuf>,
+    },
+    /// Run one playbook against the configured target now: snapshot, steps, verification, rollback
+    Run {
+        /// Its name
+        name: String,
+        /// A parameter, as `name=value`; may be given several times
+        #[arg(long = "param", value_name = "NAME=VALUE")]
+        params: Vec<String>,
+    },
+    /// The JSON Schema of playbook files, for editors
+    Schema,
+}
+
+/// `evenkeel snapshot`.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// All snapshots, newest first
+    List,
+    /// Take one now
+    Create,
+    /// Bring database and configuration back from a snapshot
+    Restore {
+        /// Its id, as `snapshot list` prints it
+        id: String,
+        /// Only the configuration files
+        #[arg(long)]
+        config_only: bool,
+    },
+}
+
+/// `evenkeel ledger`.
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Re-hash every entry, and check the chain and the schema
+    Verify {
+        /// Another ledger file, such as a copy
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// The newest entries
+    Tail {
+        /// How many
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        lines: u32,
+        /// Go on as entries are written
+        #[arg(long, short)]
+        follow: bool,
+    },
+}
+
+/// `--result`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum ResultFilter {
+    /// Ended healed
+    Success,
+    /// Ended with a person alerted
+    Failed,
+}
+
+/// A span of time in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct SpanMillis(pub i64);
+
+fn parse_span(text: &str) -> Result<SpanMillis, String> {
+    let wrong =
+        || format!("`{text}` is no span of time; write a number and m, h, d or w, such as 7d");
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: i64 = number.parse().map_err(|_| wrong())?;
+    let unit_ms: i64 = match unit {
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "w" => 7 * 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(unit_ms)
+        .filter(|ms| (1..=10 * 366 * 86_400_000).contains(ms))
+        .map(SpanMillis)
+        .ok_or_else(wrong)
+}
+
+/// Runs a command and says how it ended.
+pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { global, command } = cli;
+    match command {
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => crate::demo::run(&global, &args),
+        Command::Run { once } => run::run(&global, once),
+        Command::Stress { tests } => run::stress(&global, &tests),
+        Command::Baseline(BaselineCommand::Show) => status::baseline(&global),
+        Command::Status => status::status(&global),
+        Command::History { result, limit } => history::history(&global, result, limit),
+        Command::Escalations => history::escalations(&global),
+        Command::Logs {
+            subsystem,
+            follow,
+            lines,
+        } => logs::logs(&global, subsystem.as_deref(), follow, lines),
+        Command::Report { since } => history::report(&global, since),
+        Command::Playbook(command) => playbook::playbook(&global, command),
+        Command::Snapshot(command) => snapshot::snapshot(&global, command),
+        Command::Ledger(LedgerCommand::Verify { file }) => ledger::verify(&global, file.as_deref()),
+        Command::Ledger(LedgerCommand::Tail { lines, follow }) => {
+            ledger::tail(&global, lines, follow)
+        }
+        Command::Check => check::check(&global),
+        #[cfg(feature = "demo")]
+        Command::Grace(mut args) => {
+            args.exec_prefix = vec!["grace".to_owned()];
+            grace::run(args)
+                .map(|()| Exit::Healthy)
+                .map_err(|e| Failure::target(e.to_string()))
+        }
+        Command::Completions { shell } => {
+            use clap::CommandFactory as _;
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "evenkeel",
+                &mut std::io::stdout(),
+            );
+            Ok(Exit::Healthy)
+        }
+        Command::AdvisorMcp => evenkeel_edge::advisor::mcp::serve_stdio()
+            .map(|()| Exit::Healthy)
+            .map_err(|e| Failure::internal(e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans() {
+        assert_eq!(parse_span("7d").unwrap().0, 7 * 86_400_000);
+        for bad in ["", "d", "7", "7y", "-1d", "99999999999999999999d", "0d"] {
+            assert!(parse_span(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! `evenkeel history|escalations|report`: what happened, read from the ledger.
+
+use std::collections::BTreeMap;
+
+use evenkeel_core::Timestamp;
+use evenkeel_core::record::{COMPLETE_HEALING_CYCLE, COMPLETE_PLAYBOOK_RUN};
+use evenkeel_ledger::{Entry, Query};
+use serde_json::{Value, json};
+
+use super::ledger::reader;
+use super::table::{print, table};
+use super::{Exit, Failure, Global, ResultFilter, SpanMillis};
+
+pub(super) fn history(
+    global: &Global,
+    result: Option<ResultFilter>,
+    limit: u32,
+) -> Result<Exit, Failure> {
+    let (_, reader) = reader(global)?;
+    let mut query = Query::new()
+        .action(COMPLETE_HEALING_CYCLE)
+        .newest_first()
+        .limit(limit);
+    query = match result {
+        Some(ResultFilter::Success) => query.result("success"),
+        Some(ResultFilter::Failed) => query.result("failed"),
+        None => query,
+    };
+    let entries = reader.query(&query)?;
+    if global.json {
+        for entry in &entries {
+            print(&with_payload(entry).to_string());
+        }
+        return Ok(Exit::Healthy);
+    }
+    if entries.is_empty() {
+        print("No healing cycles.");
+        return Ok(Exit::Healthy);
+    }
+    let mut t = table([
+        "seq", "when", "anomaly", "subject", "playbook", "attempts", "ended", "what",
+    ]);
+    for entry in &entries {
+        let p = entry.payload_json().unwrap_or(Value::Null);
+        t.add_row([
+            entry.sequence.to_string(),
+            entry.timestamp.clone(),
+            text(&p["anomaly"]["type"]),
+            entry.resource.clone(),
+            text(&p["playbook"]),
+            p["attempts"].as_array().map_or(0, Vec::len).to_string(),
+            text(&p["ended"]),
+            text(&p["verification"]["improvement"]),
+        ]);
+    }
+    print(&t.to_string());
+    Ok(Exit::Healthy)
+}
+
+pub(super) fn escalations(global: &Global) -> Result<Exit, Failure> {
+    let (layout, reader) = reader(global)?;
+    let mut entries = reader.query(
+        &Query::new()
+            .action("ask_advisor")
+            .newest_first()
+            .limit(1000),
+    )?;
+    let alerts = reader.query(
+        &Query::new()
+            .action("alert_human")
+            .newest_first()
+            .limit(1000),
+    )?;
+    entries.extend(alerts);
+    entries.sort_by_key(|e| std::cmp::Reverse(e.sequence));
+    if global.json {
+        for entry in &entries {
+            print(&with_payload(entry).to_string());
+        }
+        return Ok(Exit::Healthy);
+    }
+    if entries.is_empty() {
+        print("No escalations: no advisor was asked and nobody was alerted.");
+        return Ok(Exit::Healthy);
+    }
+    let mut t = table(["seq", "when", "to", "subject", "result", "answer"]);
+    for entry in &entries {
+        let p = entry.payload_json().unwrap_or(Value::Null);
+        let (to, answer) = if entry.action == "alert_human" {
+            ("a person".to_owned(), text(&p["alert"]["file"]))
+        } else if entry.result == "success" {
+            let a = &p["advice"];
+            (
+                text(&a["advisor"]),
+                format!(
+                    "{} (confidence {}): {}",
+                    text(&a["suggested_action"]),
+                    a["confidence"],
+                    text(&a["reasoning"])
+                ),
+            )
+        } else {
+            (text(&p["advisor"]), text(&p["reason"]))
+        };
+        t.add_row([
+            entry.sequence.to_string(),
+            entry.timestamp.clone(),
+            to,
+            entry.resource.clone(),
+            entry.result.clone(),
+            answer,
+        ]);
+    }
+    print(&t.to_string());
+    print(&format!(
+        "Answers are kept in {}",
+        layout.guidance().display()
+    ));
+    Ok(Exit::Healthy)
+}
+
+/// What one week or month adds up to.
+#[derive(Default)]
+struct Sum {
+    anomalies: u64,
+    healed: u64,
+    with_advice: u64,
+    alerted: u64,
+    runs: u64,
+    runs_failed: u64,
+    heal_ms: Vec<i64>,
+}
+
+pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure> {
+    let (_, reader) = reader(global)?;
+    let from = crate::clock::now().plus_millis(-since.0);
+    let mut sums: BTreeMap<(&'static str, String), Sum> = BTreeMap::new();
+    for action in [
+        COMPLETE_HEALING_CYCLE,
+        COMPLETE_PLAYBOOK_RUN,
+        "anomaly_detected",
+    ] {
+        let query = Query::new().action(action).since(from.to_string());
+        let flow = reader.for_each(&query, |entry| {
+            for period in periods(&entry.timestamp) {
+                add(sums.entry(period).or_default(), &entry);
+            }
+            std::ops::ControlFlow::<()>::Continue(())
+        })?;
+        debug_assert!(flow.is_continue());
+    }
+    if global.json {
+        let rows: Vec<Value> = sums
+            .iter()
+            .map(|((kind, period), s)| row_json(kind, period, s))
+            .collect();
+        print(&json!({"since": from, "periods": rows}).to_string());
+        return Ok(Exit::Healthy);
+    }
+    if sums.is_empty() {
+        print(&format!("Nothing happened since {from}."));
+        return Ok(Exit::Healthy);
+    }
+    let mut t = table([
+        "period",
+        "anomalies",
+        "healed",
+        "with advice",
+        "people alerted",
+        "playbook runs",
+        "median time to heal",
+    ]);
+    for ((_, period), s) in &sums {
+        t.add_row([
+            period.clone(),
+            s.anomalies.to_string(),
+            s.healed.to_string(),
+            s.with_advice.to_string(),
+            s.alerted.to_string(),
+            format!("{} ({} failed)", s.runs, s.runs_failed),
+            median(&s.heal_ms).map_or_else(
+                || "-".to_owned(),
+                |ms| format!("{:.1} s", ms as f64 / 1000.0),
+            ),
+        ]);
+    }
+    print(&t.to_string());
+    Ok(Exit::Healthy)
+}
+
+fn add(sum: &mut Sum, entry: &Entry) {
+    match entry.action.as_str() {
+        COMPLETE_HEALING_CYCLE => {
+            let p = entry.payload_json().unwrap_or(Value::Null);
+            match p["ended"].as_str() {
+                Some("resolved_with_advice") => {
+                    sum.healed += 1;
+                    sum.with_advice += 1;
+                }
+                Some("resolved") => sum.healed += 1,
+                Some("human_alert" | "stuck") => sum.alerted += 1,
+                _ => {}
+            }
+            if entry.result == "success"
+                && let Some(ms) = p["duration_ms"].as_i64()
+            {
+                sum.heal_ms.push(ms);
+            }
+        }
+        COMPLETE_PLAYBOOK_RUN => {
+            sum.runs += 1;
+            sum.runs_failed += u64::from(entry.result != "success");
+        }
+        _ => sum.anomalies += 1,
+    }
+}
+
+fn row_json(kind: &str, period: &str, s: &Sum) -> Value {
+    json!({
+        "kind": kind, "period": period, "anomalies": s.anomalies, "healed": s.healed,
+        "healed_with_advice": s.with_advice, "people_alerted": s.alerted,
+        "playbook_runs": s.runs, "playbook_runs_failed": s.runs_failed,
+        "median_time_to_heal_ms": median(&s.heal_ms),
+    })
+}
+
+/// The ISO week and the month of a time.
+fn periods(timestamp: &str) -> Vec<(&'static str, String)> {
+    let Ok(at) = Timestamp::parse(timestamp) else {
+        return Vec::new();
+    };
+    let Ok(t) = jiff::Timestamp::from_millisecond(at.as_millis()) else {
+        return Vec::new();
+    };
+    vec![
+        ("week", t.strftime("week %G-W%V").to_string()),
+        ("month", t.strftime("month %Y-%m").to_string()),
+    ]
+}
+
+fn median(values: &[i64]) -> Option<i64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied()
+}
+
+fn with_payload(entry: &Entry) -> Value {
+    let mut value = serde_json::to_value(entry).unwrap_or(Value::Null);
+    value["payload"] = entry.payload_json().unwrap_or(Value::Null);
+    value
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,205 @@
+//! `evenkeel snapshot list|create|restore`.
+
+use std::sync::Arc;
+
+use evenkeel_core::redact::Redactor;
+use evenkeel_edge::process::{Options as SuperviseOptions, Supervisor};
+use evenkeel_edge::snapshot::{
+    DatabaseRestore, RestoreRequest, SnapshotKind, SnapshotLimits, SnapshotRequest, Snapshots,
+};
+use serde_json::json;
+
+use super::check::configuration;
+use super::run::{runtime, start_log};
+use super::table::{print, table};
+use super::{Exit, Failure, Global, SnapshotCommand};
+use crate::clock;
+use crate::config::Profile;
+use crate::journal::Journal;
+use crate::layout::Layout;
+use crate::secrets;
+
+pub(super) fn snapshot(global: &Global, command: SnapshotCommand) -> Result<Exit, Failure> {
+    match command {
+        SnapshotCommand::List => list(global),
+        SnapshotCommand::Create => create(global),
+        SnapshotCommand::Restore { id, config_only } => restore(global, &id, config_only),
+    }
+}
+
+fn list(global: &Global) -> Result<Exit, Failure> {
+    let layout = Layout::existing(&global.data_dir, Profile::Service);
+    let snapshots = Snapshots::new(
+        layout.storage(),
+        Redactor::default(),
+        SnapshotLimits::default(),
+    );
+    let all = snapshots
+        .list()
+        .map_err(|e| Failure::target(e.to_string()))?;
+    if global.json {
+        for s in &all {
+            print(
+                &json!({"id": s.id, "dir": s.dir, "bytes": s.bytes, "files": s.files, "verified": s.verified,
+                        "at": s.at, "type": s.kind})
+                .to_string(),
+            );
+        }
+        return Ok(Exit::Healthy);
+    }
+    if all.is_empty() {
+        print("No snapshots.");
+        return Ok(Exit::Healthy);
+    }
+    let mut t = table(["snapshot", "taken", "why", "files", "MB", "checked"]);
+    for s in &all {
+        t.add_row([
+            s.id.clone(),
+            s.at.to_string(),
+            s.kind.clone(),
+            s.files.len().to_string(),
+            format!("{:.1}", s.bytes as f64 / 1_048_576.0),
+            if s.verified { "yes" } else { "no" }.to_owned(),
+        ]);
+    }
+    print(&t.to_string());
+    Ok(Exit::Healthy)
+}
+
+fn create(global: &Global) -> Result<Exit, Failure> {
+    let (config, environment, playbooks) = configuration(global)?;
+    let layout = Layout::new(&global.data_dir, config.profile);
+    layout.create()?;
+    let redactor = Redactor::new(secrets::collect(&config, &environment, &playbooks).into_values());
+    let snapshots = Snapshots::new(layout.storage(), redactor, SnapshotLimits::default());
+    let target = &config.resolved;
+    let taken = snapshots
+        .take(&SnapshotRequest {
+            kind: SnapshotKind::Manual {
+                label: "by_hand".into(),
+            },
+            at: clock::now(),
+            database: target.database.as_ref().map(|d| d.path.clone()),
+            ledger: Some(layout.ledger()).filter(|l| l.exists()),
+            config_files: target.config_files.clone(),
+            root: target.root.clone(),
+        })
+        .map_err(|e| Failure::target(e.to_string()))?;
+    if global.json {
+        print(&json!({"id": taken.id, "dir": taken.dir, "bytes": taken.bytes, "verified": taken.verified}).to_string());
+    } else {
+        print(&format!(
+            "Snapshot {} ({} files, {} bytes, checked)",
+            taken.id,
+            taken.files.len(),
+            taken.bytes
+        ));
+    }
+    Ok(Exit::Healthy)
+}
+
+/// The services are stopped for the whole time, so that nothing written since can be lost unseen; the state before is
+/// kept; the restore is written down; then the services are started again.
+fn restore(global: &Global, id: &str, config_only: bool) -> Result<Exit, Failure> {
+    let (config, environment, playbooks) = configuration(global)?;
+    let layout = Layout::new(&global.data_dir, config.profile);
+    let _lock = layout.lock()?;
+    layout.create()?;
+    let secrets = secrets::collect(&config, &environment, &playbooks);
+    start_log(global, &layout, secrets.values().cloned())?;
+    let redactor = Redactor::new(secrets.into_values());
+    let snapshots = Snapshots::new(
+        layout.storage(),
+        redactor.clone(),
+        SnapshotLimits::default(),
+    );
+    let verified = snapshots
+        .verify(id)
+        .map_err(|e| Failure::target(e.to_string()))?;
+    let journal = Journal::new(
+        evenkeel_ledger::Ledger::open(layout.ledger())?,
+        Arc::new(redactor),
+    );
+    let target = config.resolved.clone();
+    runtime()?.block_on(async {
+        let supervisor = Supervisor::new(SuperviseOptions {
+            scrub_env: config.secret_names(),
+            ..SuperviseOptions::new(target.clone(), layout.root().to_path_buf())
+        });
+        let mut stopped = Vec::new();
+        for name in supervisor.names() {
+            let report = supervisor
+                .stop(&name, None)
+                .await
+                .map_err(|e| Failure::target(format!("nothing was restored: {e}")))?;
+            if report.process.is_some() {
+                stopped.push(name);
+            }
+        }
+        let payload = json!({"snapshot": id, "config_only": config_only, "stopped": stopped});
+        journal
+            .note(
+                "evenkeel",
+                "evenkeel",
+                "start_restore",
+                id,
+                &payload,
+                "started",
+            )
+            .await?;
+        let request =
+            RestoreRequest {
+                at: clock::now(),
+                database: target.database.as_ref().filter(|_| !config_only).map(|d| {
+                    DatabaseRestore {
+                        path: d.path.clone(),
+                        fenced: true,
+                    }
+                }),
+                config: true,
+                config_files: target.config_files.clone(),
+                root: target.root.clone(),
+            };
+        let restored = snapshots.restore(&verified.id, &request);
+        let (payload, result) = match &restored {
+            Ok(r) => (
+                json!({"restored": r.restored, "kept_as": r.kept_as, "digest": r.digest}),
+                "success",
+            ),
+            Err(e) => (json!({"error": e.to_string()}), "failed"),
+        };
+        journal
+            .note(
+                "evenkeel",
+                "evenkeel",
+                "finish_restore",
+                id,
+                &payload,
+                result,
+            )
+            .await?;
+        for name in target.start_order().unwrap_or_default() {
+            if stopped.contains(&name.name) {
+                supervisor
+                    .start(&name.name)
+                    .await
+                    .map_err(|e| Failure::target(e.to_string()))?;
+            }
+        }
+        let r = restored.map_err(|e| Failure::target(e.to_string()))?;
+        if global.json {
+            print(
+                &json!({"snapshot": id, "restored": r.restored, "kept_as": r.kept_as}).to_string(),
+            );
+        } else {
+            print(&format!(
+                "Restored {id}; the state before is kept as {}",
+                r.kept_as
+            ));
+            for path in &r.restored {
+                print(&format!("  {}", path.display()));
+            }
+        }
+        Ok(Exit::Healthy)
+    })
+}

@@ -1,0 +1,157 @@
+//! `evenkeel status` and `evenkeel baseline show`.
+
+use evenkeel_core::healer::Healer;
+use serde_json::{Value, json};
+
+use super::ledger::reader;
+use super::table::print;
+use super::{Exit, Failure, Global};
+use crate::layout::Layout;
+use crate::state;
+
+pub(super) fn baseline(global: &Global) -> Result<Exit, Failure> {
+    let layout = Layout::existing(&global.data_dir, crate::config::Profile::Service);
+    let path = layout.baseline();
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        Failure::target(format!(
+            "no baseline at {}: {e}; `evenkeel run` establishes one after the stress test",
+            path.display()
+        ))
+    })?;
+    if global.json {
+        let value: Value = serde_json::from_str(&text).map_err(|e| {
+            Failure::target(format!(
+                "{} is not JSON: {e}; remove it and run again",
+                path.display()
+            ))
+        })?;
+        print(&value.to_string());
+    } else {
+        print(text.trim_end());
+    }
+    Ok(Exit::Healthy)
+}
+
+pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
+    let (layout, reader) = reader(global)?;
+    let healer = state::replay(&reader).map_err(|e| Failure::ledger_damaged(e.to_string()))?;
+    let running = layout.is_locked();
+    let seen: Value = std::fs::read_to_string(layout.status())
+        .ok()
+        .and_then(|t| serde_json::from_str(&t).ok())
+        .unwrap_or(Value::Null);
+    let baseline: Value = std::fs::read_to_string(layout.baseline())
+        .ok()
+        .and_then(|t| serde_json::from_str(&t).ok())
+        .unwrap_or(Value::Null);
+    let active = running && seen["watchdog"] == "ACTIVE";
+    let head = reader.head()?;
+    if global.json {
+        let value = json!({
+            "watchdog": if active { "ACTIVE" } else { "STOPPED" },
+            "running": running,
+            "baseline": baseline,
+            "last_check": seen["last_check"],
+            "measures": seen["measures"],
+            "services": seen["services"],
+            "anomalies": if active { seen["anomalies"].clone() } else { json!([]) },
+            "healing_attempts": healer.healing_attempts,
+            "open_cycle": healer.open.as_ref().map(open_json),
+            "last_cycles": healer.last,
+            "ledger": {"entries": head.sequence, "head": head.hash.to_string(), "anchored": Value::Null},
+        });
+        print(&value.to_string());
+    } else {
+        print(&text(
+            active,
+            running,
+            &seen,
+            &baseline,
+            &healer,
+            head.sequence,
+        ));
+    }
+    Ok(Exit::Healthy)
+}
+
+fn open_json(cycle: &evenkeel_core::Cycle) -> Value {
+    json!({
+        "workflow_id": cycle.workflow_id, "anomaly": cycle.anomaly, "phase": cycle.phase, "parked": cycle.parked,
+        "attempt": cycle.attempt(), "failed_attempts": cycle.failed_attempts,
+    })
+}
+
+fn text(
+    active: bool,
+    running: bool,
+    seen: &Value,
+    baseline: &Value,
+    healer: &Healer,
+    entries: u64,
+) -> String {
+    let mut out = vec![format!(
+        "Watchdog: {}",
+        match (active, running) {
+            (true, _) => "ACTIVE",
+            (false, true) => "STOPPED (Evenkeel is running without it)",
+            (false, false) => "STOPPED",
+        }
+    )];
+    out.push(match baseline["metrics"]["success_rate"].as_f64() {
+        Some(rate) => format!(
+            "Baseline: success rate {:.1}%, average latency {:.0} ms, of {}",
+            rate * 100.0,
+            baseline["metrics"]["avg_latency_ms"]
+                .as_f64()
+                .unwrap_or(0.0),
+            baseline["timestamp"].as_str().unwrap_or("an unknown time")
+        ),
+        None => "Baseline: none".to_owned(),
+    });
+    if let Some(last) = seen["last_check"].as_str() {
+        out.push(format!("Last check: {last}"));
+        if let Some(measures) = seen["measures"].as_object() {
+            for (name, value) in measures {
+                if !value.is_null() {
+                    out.push(format!("  {name}: {value}"));
+                }
+            }
+        }
+        if let Some(services) = seen["services"].as_object() {
+            for (name, value) in services {
+                out.push(format!(
+                    "  service {name}: {}",
+                    value.as_str().unwrap_or("?")
+                ));
+            }
+        }
+    }
+    match &healer.open {
+        Some(c) => out.push(format!(
+            "Open cycle: {} ({}), attempt {}{}",
+            c.workflow_id,
+            c.anomaly.kind,
+            c.attempt(),
+            if c.parked { ", parked" } else { "" }
+        )),
+        None => out.push("Open cycle: none".to_owned()),
+    }
+    if healer.healing_attempts.is_empty() {
+        out.push("Failed healing attempts: none".to_owned());
+    } else {
+        out.push("Failed healing attempts:".to_owned());
+        out.extend(
+            healer
+                .healing_attempts
+                .iter()
+                .map(|(k, n)| format!("  {k}: {n}")),
+        );
+    }
+    for (key, past) in healer.last.iter().filter(|(_, p)| !p.outcome.healed()) {
+        out.push(format!("Waits for a person: {key} ({})", past.workflow_id));
+    }
+    out.push(format!(
+        "Ledger: {entries} entries; not protected against this host's administrator (no checkpoint is kept elsewhere)"
+    ));
+    out.join("\n")
+}

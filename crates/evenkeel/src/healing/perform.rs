@@ -1,0 +1,384 @@
+//! Carrying effects out: each ends in exactly one event.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use evenkeel_core::cycle::RunVerdict;
+use evenkeel_core::event::{Event, SnapshotRef};
+use evenkeel_core::playbook::action::SignalName;
+use evenkeel_core::playbook::plan::ChosenBy;
+use evenkeel_core::playbook::select::select;
+use evenkeel_core::playbook::{Plan, Playbook, RollbackOutcome, StepOutcome};
+use evenkeel_core::{Cycle, Effect, Phase};
+use evenkeel_edge::action::{
+    BoxFuture, Cancel, ControlError, LogErrors, LogQuery, MeshControl, Preparation, ServiceControl,
+};
+use evenkeel_edge::collect::{log_follow, log_pattern};
+use evenkeel_edge::process::Supervisor;
+use evenkeel_edge::snapshot::{SnapshotKind, SnapshotRequest};
+use evenkeel_stress::mesh::ResponderHandle;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::World;
+use super::world::lock;
+use crate::clock;
+
+/// Most log lines that are looked at for recent errors.
+const LOG_LINES_MAX: usize = 5_000;
+/// How long the mesh may take to be connected again.
+const MESH_DEADLINE: Duration = Duration::from_secs(5);
+
+impl World {
+    /// Carries out the effect that is due in a cycle.
+    pub(super) async fn perform(&self, cycle: &Cycle, effect: &Effect) -> Event {
+        match effect {
+            Effect::TakeSnapshot => self.take_snapshot(cycle).await,
+            Effect::SelectPlaybook => self.select_playbook(cycle),
+            Effect::PrepareStep { step } => self.prepare_step(cycle, *step),
+            Effect::RunStep { step } => Event::StepFinished {
+                step: *step,
+                outcome: self.run_step(cycle, *step).await,
+            },
+            Effect::Verify => {
+                // The probing of a step of unknown outcome looks at the same signal.
+                let verification = self.verify(cycle).await;
+                Event::Verified {
+                    verification: Box::new(verification),
+                }
+            }
+            Effect::Settle { for_ms } => {
+                let (stayed_normal, details) = self.settle(cycle, *for_ms).await;
+                Event::Settled {
+                    stayed_normal,
+                    details,
+                }
+            }
+            Effect::RollBack => Event::RolledBack {
+                outcome: self.roll_back(cycle).await,
+            },
+            Effect::ConcludeRun => {
+                if let (Phase::Concluding { verdict }, Some(run)) = (&cycle.phase, cycle.run())
+                    && run.plan.chosen_by == ChosenBy::Advisor
+                {
+                    self.note_advice_outcome(cycle, *verdict == RunVerdict::Passed);
+                }
+                Event::RunConcluded
+            }
+            Effect::WaitRetry { for_ms } => {
+                tokio::time::sleep(Duration::from_millis(*for_ms)).await;
+                let (still_there, details) = self.still_there(&cycle.anomaly).await;
+                Event::RetryDue {
+                    still_there,
+                    details,
+                }
+            }
+            Effect::Advise { advisor } => self.ask(cycle, *advisor).await,
+            Effect::Alert => self.call_people(cycle).await,
+            Effect::Close { outcome } => Event::Closed { outcome: *outcome },
+        }
+    }
+
+    async fn take_snapshot(&self, cycle: &Cycle) -> Event {
+        let target = &self.config.resolved;
+        let request = SnapshotRequest {
+            kind: SnapshotKind::PreHeal {
+                anomaly: Box::new(cycle.anomaly.clone()),
+                anomaly_id: cycle.workflow_id.clone(),
+            },
+            at: clock::now(),
+            database: target.database.as_ref().map(|d| d.path.clone()),
+            ledger: Some(self.layout.ledger()),
+            config_files: target.config_files.clone(),
+            root: target.root.clone(),
+        };
+        let snapshots = self.snapshots.clone();
+        let taken = tokio::task::spawn_blocking(move || snapshots.take(&request)).await;
+        match taken {
+            Ok(Ok(s)) if s.verified => Event::SnapshotTaken {
+                snapshot: SnapshotRef {
+                    dir: self.layout.shown(&s.dir),
+                    bytes: s.bytes,
+                    files: u32::try_from(s.files.len()).unwrap_or(u32::MAX),
+                    id: s.id,
+                },
+            },
+            // SAFETY 8: what was not checked for restorability is no snapshot.
+            Ok(Ok(s)) => Event::SnapshotFailed {
+                error: format!("snapshot {} did not pass its check", s.id),
+            },
+            Ok(Err(e)) => Event::SnapshotFailed {
+                error: e.to_string(),
+            },
+            Err(e) => Event::SnapshotFailed {
+                error: e.to_string(),
+            },
+        }
+    }
+
+    fn scope(&self, cycle: &Cycle, plan: Option<&Plan>) -> Value {
+        let none = std::collections::BTreeMap::new();
+        self.executor.scope(
+            &cycle.anomaly,
+            cycle.attempt(),
+            &Value::Object(cycle.findings()),
+            plan.map_or(&none, |p| &p.params),
+        )
+    }
+
+    fn select_playbook(&self, cycle: &Cycle) -> Event {
+        let playbooks: Vec<Playbook> = self.playbooks.iter().map(|k| k.playbook.clone()).collect();
+        let scope = self.scope(cycle, None);
+        let (found, passed_over) = select(&playbooks, &cycle.anomaly, &scope);
+        let passed_over: Vec<String> = passed_over
+            .iter()
+            .map(|p| format!("{}: {}", p.playbook, p.reason))
+            .collect();
+        let none = std::collections::BTreeMap::new();
+        match found.map(|p| Plan::new(p, &none, ChosenBy::Mapping)) {
+            Some(Ok(plan)) => Event::PlaybookSelected {
+                plan: Box::new(plan),
+                passed_over,
+            },
+            Some(Err(e)) => Event::NoPlaybook {
+                reason: e.to_string(),
+            },
+            None => Event::NoPlaybook {
+                reason: format!(
+                    "no playbook is for {}{}",
+                    cycle.anomaly.kind,
+                    if passed_over.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" ({})", passed_over.join("; "))
+                    }
+                ),
+            },
+        }
+    }
+
+    fn prepare_step(&self, cycle: &Cycle, step: usize) -> Event {
+        let plan = cycle.run().map(|r| &r.plan);
+        let Some(planned) = plan.and_then(|p| p.steps.get(step)) else {
+            return Event::StepRefused {
+                step,
+                error: "the plan has no such step".into(),
+            };
+        };
+        match self.executor.prepare(planned, &self.scope(cycle, plan)) {
+            Ok(Preparation::Ready(prepared)) => Event::StepPrepared { step, prepared },
+            Ok(Preparation::Skipped { reason }) => Event::StepSkipped { step, reason },
+            Err(e) => Event::StepRefused {
+                step,
+                error: self.redactor.text(&e.to_string()),
+            },
+        }
+    }
+
+    async fn run_step(&self, cycle: &Cycle, step: usize) -> StepOutcome {
+        let run = cycle.run();
+        let prepared = run
+            .and_then(|r| r.steps.iter().find(|s| s.step == step))
+            .and_then(|s| s.prepared.as_ref());
+        let timeout_ms = run
+            .and_then(|r| r.plan.steps.get(step))
+            .map_or(evenkeel_core::playbook::default_timeout_ms(), |s| {
+                s.timeout_ms
+            });
+        match prepared {
+            Some(prepared) => {
+                let cancel = Cancel::never();
+                self.executor
+                    .run(prepared, Duration::from_millis(timeout_ms), &cancel)
+                    .await
+            }
+            None => StepOutcome {
+                ok: false,
+                message: "its intent is not on record".into(),
+                findings: Value::Null,
+                duration_ms: 0,
+            },
+        }
+    }
+
+    async fn roll_back(&self, cycle: &Cycle) -> RollbackOutcome {
+        match cycle.run() {
+            Some(run) => self.executor.undo(&run.undo_ops()).await,
+            None => RollbackOutcome {
+                ok: true,
+                ..RollbackOutcome::default()
+            },
+        }
+    }
+}
+
+/// The supervisor, as playbook steps use it.
+pub(super) struct Services(pub(super) Supervisor);
+
+fn refused(e: impl std::fmt::Display) -> ControlError {
+    ControlError(e.to_string())
+}
+
+impl ServiceControl for Services {
+    fn restart<'a>(
+        &'a self,
+        name: &'a str,
+        graceful_ms: u64,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(async move {
+            let graceful = Some(Duration::from_millis(graceful_ms));
+            self.0
+                .restart(name, graceful)
+                .await
+                .map(drop)
+                .map_err(refused)
+        })
+    }
+    fn stop<'a>(
+        &'a self,
+        name: &'a str,
+        graceful_ms: u64,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(async move {
+            let graceful = Some(Duration::from_millis(graceful_ms));
+            self.0.stop(name, graceful).await.map(drop).map_err(refused)
+        })
+    }
+    fn start<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(async move { self.0.start(name).await.map(drop).map_err(refused) })
+    }
+    fn signal<'a>(
+        &'a self,
+        name: &'a str,
+        signal: SignalName,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(async move { self.0.signal(name, signal).await.map_err(refused) })
+    }
+    fn wait_ready<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(async move {
+            self.0
+                .wait_ready(name, None)
+                .await
+                .map(drop)
+                .map_err(refused)
+        })
+    }
+    fn pids(&self, name: &str) -> Vec<u32> {
+        self.0
+            .processes(name)
+            .map(|all| all.iter().map(|p| p.pid).collect())
+            .unwrap_or_default()
+    }
+    fn heaviest(&self) -> Option<String> {
+        self.0.heaviest().map(|(name, _)| name)
+    }
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
+}
+
+/// The target's log files, as `query_logs` reads them.
+pub(super) struct Logs(pub(super) Vec<PathBuf>);
+
+impl LogQuery for Logs {
+    fn recent_errors(&self, since_s: u64) -> BoxFuture<'_, Result<LogErrors, ControlError>> {
+        let files = self.0.clone();
+        Box::pin(async move {
+            let read = tokio::task::spawn_blocking(move || {
+                let since = clock::now()
+                    .plus_millis(-i64::try_from(since_s.saturating_mul(1000)).unwrap_or(i64::MAX));
+                let entries = log_follow::recent_errors(&files, since, LOG_LINES_MAX);
+                let mut services: Vec<String> =
+                    entries.iter().filter_map(|e| e.source.clone()).collect();
+                services.sort();
+                services.dedup();
+                services.truncate(32);
+                LogErrors {
+                    total: entries.len() as u64,
+                    patterns: log_pattern::group_by_pattern(&entries),
+                    services,
+                    samples: entries
+                        .iter()
+                        .rev()
+                        .take(20)
+                        .map(|e| e.message.clone())
+                        .collect(),
+                }
+            });
+            read.await.map_err(refused)
+        })
+    }
+}
+
+/// Evenkeel's own part in the target's event mesh.
+#[derive(Default)]
+pub(super) struct Mesh {
+    responder: Mutex<Option<ResponderHandle>>,
+}
+
+impl Mesh {
+    pub(super) fn connect(&self, responder: ResponderHandle) {
+        *lock(&self.responder) = Some(responder);
+    }
+
+    /// Tells whether the consumer is connected; nothing where there is no mesh.
+    pub(super) fn connected(&self) -> Option<watch::Receiver<bool>> {
+        lock(&self.responder)
+            .as_ref()
+            .map(ResponderHandle::connected)
+    }
+
+    pub(super) async fn end(&self) {
+        let responder = lock(&self.responder).take();
+        if let Some(responder) = responder {
+            responder.stop().await;
+        }
+    }
+}
+
+impl MeshControl for Mesh {
+    fn reset(&self) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async {
+            let mut connected = {
+                let responder = lock(&self.responder);
+                let Some(responder) = responder.as_ref() else {
+                    return Err(ControlError(
+                        "[target.mesh] is not set: there is nothing to renew".into(),
+                    ));
+                };
+                let connected = responder.connected();
+                responder.reconnect();
+                connected
+            };
+            // Done when the consumer hears the mesh again.
+            match tokio::time::timeout(MESH_DEADLINE, connected.wait_for(|c| *c)).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(_)) => Err(ControlError("the consumer has ended".into())),
+                Err(_) => Err(ControlError(format!(
+                    "the consumer was not connected within {} s",
+                    MESH_DEADLINE.as_secs()
+                ))),
+            }
+        })
+    }
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mesh")
+            .field("connected", &self.connected().map(|c| *c.borrow()))
+            .finish()
+    }
+}
+
+/// A responder for commands that test without a running Evenkeel.
+pub(crate) fn responder(config: &crate::config::Config) -> Option<ResponderHandle> {
+    let spec = config.target.mesh.clone()?;
+    let base = evenkeel_stress::BaseUrl::parse(config.resolved.base_url.as_deref()?).ok()?;
+    let client = evenkeel_stress::MeshClient::new(base, spec).ok()?;
+    Some(
+        evenkeel_stress::Responder::new(client, evenkeel_stress::mesh::ResponderOptions::default())
+            .spawn(),
+    )
+}

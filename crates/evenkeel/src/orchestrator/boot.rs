@@ -1,0 +1,333 @@
+//! The boot gate: seven stages, each a real check with its own message.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::redact::Redactor;
+use evenkeel_ledger::Ledger;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::json;
+
+use super::{Options, Orchestrator, Summary};
+use crate::audit;
+use crate::config::Config;
+use crate::healing::{Healing, World};
+use crate::journal::Journal;
+use crate::layout::{Layout, LayoutError};
+use crate::state::{self, ReplayFailure};
+use crate::ui::{Mark, Say, Ui};
+
+/// Free space below which nothing is started, in bytes.
+const FREE_SPACE_MIN: u64 = 64 * 1024 * 1024;
+/// How many health probes the target has to become ready, and the pause between them.
+const READY_TRIES: (u32, Duration) = (50, Duration::from_millis(200));
+/// Stages of the gate.
+const STAGES: usize = 7;
+
+/// Why the boot gate did not pass. The message names the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The data directory.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Too little space.
+    #[error(
+        "{dir} has {free_mb} MB free, at least {min_mb} MB are needed for snapshots and the ledger; free some, or choose another --data-dir"
+    )]
+    NoSpace {
+        /// The directory.
+        dir: String,
+        /// Free, in MB.
+        free_mb: u64,
+        /// Needed, in MB.
+        min_mb: u64,
+    },
+    /// The ledger does not open, or takes no entry.
+    #[error(transparent)]
+    Ledger(#[from] evenkeel_ledger::LedgerError),
+    /// The ledger opens and does not verify.
+    #[error(
+        "the ledger {file} does not verify: {damage}; nothing is started on it: keep it as evidence, and choose another --data-dir"
+    )]
+    LedgerDamaged {
+        /// The file.
+        file: PathBuf,
+        /// The first damage.
+        damage: String,
+    },
+    /// The ledger's records do not fit together.
+    #[error(transparent)]
+    Replay(#[from] ReplayFailure),
+    /// The target or something around it.
+    #[error("{0}")]
+    Target(String),
+}
+
+/// Tells how the stages end.
+struct Gate<'a>(&'a Ui);
+
+impl Gate<'_> {
+    fn say(&self, n: usize, mark: Mark, message: impl Into<String>) {
+        const NAMES: [&str; STAGES] = [
+            "configuration",
+            "data directory",
+            "ledger",
+            "target processes",
+            "target ready",
+            "target database",
+            "advisor and alerts",
+        ];
+        self.0.say(&Say::BootStage {
+            n,
+            total: STAGES,
+            name: NAMES[n - 1],
+            mark,
+            message: message.into(),
+        });
+    }
+
+    /// A stage that fails says so before its error ends the command.
+    fn pass<T, E: Into<BootError>>(&self, n: usize, result: Result<T, E>) -> Result<T, BootError> {
+        result.map_err(|e| {
+            let e = e.into();
+            self.say(n, Mark::Fail, e.to_string());
+            e
+        })
+    }
+}
+
+impl Orchestrator {
+    /// Passes the boot gate, or says at which stage it failed and what to do.
+    pub async fn boot(options: Options) -> Result<Self, BootError> {
+        let Options {
+            config,
+            environment,
+            playbooks,
+            layout,
+            ui,
+            stop,
+            supervise,
+        } = options;
+        let gate = Gate(&ui);
+        gate.say(
+            1,
+            Mark::Ok,
+            format!(
+                "target {}, {} playbooks",
+                config.resolved.name,
+                playbooks.len()
+            ),
+        );
+
+        let lock = gate.pass(2, layout.lock())?;
+        gate.pass(2, layout.create())?;
+        let free = gate.pass(2, enough_space(layout.root()))?;
+        gate.say(2, Mark::Ok, format!("{}{free}", layout.root().display()));
+
+        let (ledger, healer, entries) = gate.pass(3, open_ledger(&layout))?;
+        let token_file = audit_token_file(&config, &layout);
+        let mut secrets: Vec<String> = crate::secrets::collect(&config, &environment, &playbooks)
+            .into_values()
+            .collect();
+        if config.audit.listen.is_some() {
+            secrets.push(gate.pass(
+                3,
+                audit::token(&token_file).map_err(|e| BootError::Target(e.to_string())),
+            )?);
+        }
+        let redactor = Arc::new(Redactor::new(secrets));
+        let journal = Journal::new(ledger, Arc::clone(&redactor));
+        let mut endpoint = None;
+        if let Some(addr) = config.audit.listen {
+            let listening = audit::listen(addr, &token_file, journal.clone()).await;
+            endpoint = Some(gate.pass(3, listening.map_err(|e| BootError::Target(e.to_string())))?);
+        }
+        gate.say(3, Mark::Ok, format!("{entries} entries verify"));
+
+        let world = World::new(
+            &config,
+            &environment,
+            playbooks,
+            &layout,
+            &ui,
+            redactor,
+            &journal,
+        );
+        let mut world = gate.pass(4, world.map_err(BootError::Target))?;
+        let processes = world.bring_up(supervise).await.map_err(BootError::Target);
+        let processes = gate.pass(4, processes)?;
+        if processes.is_empty() {
+            gate.say(
+                4,
+                Mark::Warn,
+                "no [[target.services]]: a crash can be seen, not healed",
+            );
+        } else {
+            gate.say(4, Mark::Ok, processes.join(", "));
+        }
+
+        if world.probes.is_empty() {
+            gate.say(
+                5,
+                Mark::Warn,
+                "[target.endpoints] health is not set: readiness is not checked",
+            );
+        } else {
+            let ready = ready(&world, &stop).await.map_err(BootError::Target);
+            gate.say(5, Mark::Ok, gate.pass(5, ready)?);
+        }
+
+        match &config.resolved.database {
+            None => gate.say(6, Mark::Skip, "[target.database] is not set"),
+            Some(database) => {
+                let path = database.path.clone();
+                let checked = tokio::task::spawn_blocking(move || integrity(&path))
+                    .await
+                    .unwrap_or_else(|e| Err(e.to_string()));
+                gate.say(
+                    6,
+                    Mark::Ok,
+                    gate.pass(6, checked.map_err(BootError::Target))?,
+                );
+            }
+        }
+
+        let (mark, message) = world.describe_escalation();
+        gate.say(7, mark, message);
+        world.connect_mesh();
+        ui.say(&Say::BootComplete {
+            passed: STAGES,
+            total: STAGES,
+        });
+        journal
+            .note(
+                "evenkeel",
+                "boot",
+                "complete_boot",
+                &config.resolved.name,
+                &json!({"stages": STAGES, "version": env!("CARGO_PKG_VERSION")}),
+                "success",
+            )
+            .await?;
+        Ok(Self {
+            healing: Healing::new(healer, journal.clone(), world, stop.clone()),
+            journal,
+            config,
+            layout,
+            ui,
+            stop,
+            watch: None,
+            summary: Summary::default(),
+            last_cycle_end: None,
+            _audit: endpoint,
+            _lock: lock,
+        })
+    }
+}
+
+/// Where the token of the audit endpoint lies.
+pub(crate) fn audit_token_file(config: &Config, layout: &Layout) -> PathBuf {
+    config
+        .audit
+        .token_file
+        .as_ref()
+        .map_or_else(|| layout.audit_token(), |f| config.base.join(f))
+}
+
+fn open_ledger(layout: &Layout) -> Result<(Ledger, evenkeel_core::healer::Healer, u64), BootError> {
+    let ledger = Ledger::open(layout.ledger())?;
+    let report = evenkeel_ledger::verify(layout.ledger(), |_, _| {})?;
+    if let Some(damage) = report.damage.first() {
+        return Err(BootError::LedgerDamaged {
+            file: layout.ledger(),
+            damage: damage.to_string(),
+        });
+    }
+    let healer = state::replay(&ledger.reader()?)?;
+    Ok((ledger, healer, report.entries))
+}
+
+fn enough_space(dir: &Path) -> Result<String, BootError> {
+    match free_bytes(dir) {
+        None => Ok(String::new()),
+        Some(free) if free < FREE_SPACE_MIN => Err(BootError::NoSpace {
+            dir: dir.display().to_string(),
+            free_mb: free / 1_048_576,
+            min_mb: FREE_SPACE_MIN / 1_048_576,
+        }),
+        Some(free) => Ok(format!(", {:.1} GB free", free as f64 / 1_073_741_824.0)),
+    }
+}
+
+async fn ready(world: &World, stop: &crate::stop::Stop) -> Result<String, String> {
+    let (tries, pause) = READY_TRIES;
+    let mut last = String::new();
+    for _ in 0..tries {
+        let mut slowest = 0.0f64;
+        let mut bad = None;
+        for url in &world.probes {
+            let p = world.prober.probe(url, world.probe_deadline()).await;
+            slowest = slowest.max(p.latency_ms);
+            if !p.ok {
+                bad = Some(format!(
+                    "{url}: {}",
+                    p.detail.unwrap_or_else(|| "no good answer".into())
+                ));
+                break;
+            }
+        }
+        match bad {
+            None => {
+                return Ok(format!(
+                    "{} answered in {slowest:.0} ms",
+                    world.probes.join(", ")
+                ));
+            }
+            Some(why) => last = why,
+        }
+        if !stop.sleep(pause).await {
+            return Err("stopped while waiting for the target".to_owned());
+        }
+    }
+    Err(format!(
+        "the target does not get ready: {last}; look at its own log, and at [target] base_url and [target.endpoints] health"
+    ))
+}
+
+fn integrity(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    if !path.exists() {
+        return Err(format!(
+            "the target's database {shown} does not exist; look at [target.database] path"
+        ));
+    }
+    let check = || -> rusqlite::Result<String> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(path, flags)?;
+        conn.busy_timeout(Duration::from_secs(5))?;
+        conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+    };
+    match check() {
+        Ok(verdict) if verdict == "ok" => {
+            Ok(format!("{shown} opens and passes its integrity check"))
+        }
+        Ok(verdict) => Err(format!(
+            "the target's database {shown} is damaged: {verdict}; restore it first"
+        )),
+        Err(e) => Err(format!(
+            "the target's database {shown} cannot be used: {e}; look at [target.database] path"
+        )),
+    }
+}
+
+#[cfg(unix)]
+fn free_bytes(dir: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
