@@ -1,5 +1,6 @@
 //! Integration tests: one binary, one module for each subject.
 
+mod probes;
 #[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]
