@@ -8,9 +8,11 @@ pub mod log_follow;
 pub mod log_pattern;
 pub mod memory;
 pub mod probe;
+pub mod scrape;
 
 pub use log_entry::{LogEntry, LogLevel};
 pub use log_follow::{FollowFrom, LogFollower, recent_errors};
 pub use log_pattern::{group_by_pattern, pattern_of};
 pub use memory::{MemorySample, sample_memory};
 pub use probe::{ProbeError, ProbeResult, Prober};
+pub use scrape::{Scrape, ScrapeDelta, ScrapeNames};

@@ -254,22 +254,30 @@ fn of_reqwest(error: reqwest::Error) -> Failure {
     of_source(&error.without_url())
 }
 
-/// By the I/O error that lies at the bottom, if there is one.
+/// By the I/O error that lies somewhere below, if there is one; told by the last error of the chain.
 fn of_source(error: &(dyn std::error::Error + 'static)) -> Failure {
-    let mut at = Some(error);
-    while let Some(e) = at {
-        if let Some(e) = e.downcast_ref::<io::Error>()
-            && e.raw_os_error().is_some()
+    let mut kind = ProbeError::Other;
+    let mut last = error;
+    // A chain of errors has an end, but nothing promises it.
+    for _ in 0..16 {
+        let io = last.downcast_ref::<io::Error>();
+        if let Some(Failure(found, _)) = io.map(of_io)
+            && found != ProbeError::Other
         {
-            return of_io(e);
+            kind = found;
         }
-        at = e.source();
+        // An I/O error that wraps another names that one's source as its own, and would skip it.
+        let wrapped = io.and_then(io::Error::get_ref);
+        match wrapped.map(|e| e as _).or_else(|| last.source()) {
+            Some(next) => last = next,
+            None => break,
+        }
     }
-    let mut text = error.to_string();
-    if let Some(source) = error.source() {
-        text = format!("{text}: {source}");
-    }
-    Failure(ProbeError::Other, text)
+    let text = match (error.to_string(), last.to_string()) {
+        (first, last) if first == last => first,
+        (first, last) => format!("{first}: {last}"),
+    };
+    Failure(kind, text)
 }
 
 /// Now, by the wall clock.

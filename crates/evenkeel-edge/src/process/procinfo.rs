@@ -215,7 +215,12 @@ mod tests {
         let id = identify(child.id()).unwrap();
         assert!(children(&me()).contains(&id));
         assert!(descendants(&me()).contains(&id));
-        assert!(command_line(&id).unwrap().contains("sleep 30"));
+        // For a moment after exec the arguments are not there yet.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while command_line(&id).unwrap() != "sleep 30" {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
         assert!(tree_rss_bytes(&me()).unwrap() > rss_bytes(&id).unwrap());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -10,6 +10,7 @@ mod advisor_http;
 mod advisor_mcp;
 mod alerts;
 mod guidance_store;
+mod probes;
 #[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]

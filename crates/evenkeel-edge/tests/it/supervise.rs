@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_core::playbook::action::SignalName;
+use evenkeel_edge::collect::{FollowFrom, LogFollower, Prober, sample_memory};
 use evenkeel_edge::process::procinfo;
 use evenkeel_edge::process::{
     Exit, Origin, ProcessState, Responsiveness, ServiceEvent, ServiceStatus, SuperviseError,
@@ -374,4 +375,45 @@ async fn measure_exit_notice_and_restart() {
             ms[ms.len() - 1]
         );
     }
+}
+
+/// Prints what watching one service at a 1 s interval costs; run with `--ignored --nocapture`.
+#[tokio::test]
+#[ignore = "measures, for ten seconds, on a quiet machine"]
+async fn measure_watching() {
+    let world = World::new();
+    let port = free_port();
+    let supervisor = world.supervise(vec![world.web("web", port)]);
+    supervisor.start_all().await.unwrap();
+    let log = world.path().join("x.log");
+    let mut follower = LogFollower::new([log], FollowFrom::End);
+    let how = Responsiveness {
+        interval: Duration::from_secs(1),
+        deadline: Duration::from_secs(1),
+        failures: 2,
+    };
+    let me = procinfo::identify(std::process::id()).unwrap();
+    let cpu_before = procinfo::cpu_ms(&me).unwrap();
+    let begun = Instant::now();
+    let prober = Prober::new();
+    let url = format!("http://127.0.0.1:{port}/");
+    let look = async {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        for _ in 0..10 {
+            ticks.tick().await;
+            assert!(prober.probe(&url, how.deadline).await.ok);
+            assert!(sample_memory(&supervisor).total_bytes.is_some());
+            follower.poll(1000);
+        }
+    };
+    tokio::select! {
+        () = look => {}
+        () = supervisor.watch_responsiveness(how) => {}
+    }
+    let cpu = procinfo::cpu_ms(&me).unwrap() - cpu_before;
+    println!(
+        "watching: {cpu} ms of processor time in {:.1} s, {} KiB resident",
+        begun.elapsed().as_secs_f64(),
+        procinfo::rss_bytes(&me).unwrap() / 1024
+    );
 }

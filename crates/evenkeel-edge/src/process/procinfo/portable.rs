@@ -122,7 +122,12 @@ mod tests {
         let me = identify(std::process::id()).unwrap();
         let id = identify(child.id()).unwrap();
         assert!(children(&me).contains(&id));
-        assert_eq!(arguments(&id).unwrap(), ["sleep", "30"]);
+        // For a moment after exec the arguments are not there yet.
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while arguments(&id).unwrap() != ["sleep", "30"] {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
         assert_eq!(state(&id).map(|s| s == ProcessState::Zombie), Some(false));
         assert!(rss_bytes(&id).is_some() && cpu_ms(&id).is_some());
         assert!(started_at(&id).unwrap().as_millis() > 1_000_000_000_000);
