@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel_detect::{Sample, SampleValue};
 use evenkeel_edge::collect::log_follow::{FollowFrom, LogFollower};
 use evenkeel_edge::collect::probe::Prober;
+use evenkeel_edge::collect::scrape::{PAGE_LEN_MAX, Scrape, ScrapeNames};
 
 use crate::clock;
 use crate::config::Config;
@@ -16,45 +17,97 @@ const LINES_MAX: usize = 10_000;
 /// Follows what the configuration names.
 pub struct Collectors {
     logs: Option<LogFollower>,
+    metrics: Option<Metrics>,
+}
+
+/// The target's own metrics, scraped when `[watchdog.scrape]` names them.
+struct Metrics {
+    url: String,
+    names: ScrapeNames,
+    last: Option<Scrape>,
 }
 
 impl Collectors {
     /// Follows logs from now on.
     pub fn new(config: &Config) -> Self {
         let logs = &config.resolved.logs;
+        let metrics = config.watchdog.scrape.clone().and_then(|names| {
+            let path = &config.target.endpoints.metrics.as_ref()?.path;
+            Some(Metrics {
+                url: config.resolved.url(path)?,
+                names,
+                last: None,
+            })
+        });
         Self {
             logs: (!logs.is_empty())
                 .then(|| LogFollower::new(logs.iter().cloned(), FollowFrom::End)),
+            metrics,
         }
     }
 
-    /// What was written since the last call.
-    pub async fn collect(&mut self, _prober: &Prober, _deadline: Duration) -> Vec<Sample> {
-        let Some(logs) = &mut self.logs else {
-            return Vec::new();
-        };
-        let (entries, problems) = logs.poll(LINES_MAX);
-        let now = clock::now();
-        let errors = entries.iter().filter(|e| e.is_error()).count() as u64;
-        let mut samples: Vec<Sample> = sample(
-            now,
-            "error_log",
-            SampleValue::Counts {
-                errors,
-                total: entries.len() as u64,
-            },
-        )
+    /// What was written and counted since the last call.
+    pub async fn collect(&mut self, prober: &Prober, deadline: Duration) -> Vec<Sample> {
+        let mut samples = self.logs.as_mut().map_or_else(Vec::new, log_samples);
+        if let Some(metrics) = &mut self.metrics {
+            samples.extend(metrics.samples(prober, deadline).await);
+        }
+        samples
+    }
+}
+
+fn log_samples(logs: &mut LogFollower) -> Vec<Sample> {
+    let (entries, problems) = logs.poll(LINES_MAX);
+    let now = clock::now();
+    let errors = entries.iter().filter(|e| e.is_error()).count() as u64;
+    let total = entries.len() as u64;
+    let mut samples: Vec<Sample> = sample(now, "error_log", SampleValue::Counts { errors, total })
         .into_iter()
         .collect();
-        if let Some(problem) = problems.first() {
+    if let Some(problem) = problems.first() {
+        samples.extend(missing("log_files", problem));
+    }
+    samples
+}
+
+impl Metrics {
+    async fn samples(&mut self, prober: &Prober, deadline: Duration) -> Vec<Sample> {
+        let (result, page) = prober.fetch(&self.url, deadline, PAGE_LEN_MAX).await;
+        if !result.ok {
+            self.last = None;
+            return missing("metrics", result.detail.as_deref().unwrap_or("no answer"))
+                .into_iter()
+                .collect();
+        }
+        let scrape = Scrape::parse(&page, &self.names);
+        let Some(earlier) = self.last.replace(scrape) else {
+            return Vec::new();
+        };
+        let Some(now) = &self.last else {
+            return Vec::new();
+        };
+        let delta = now.since(&earlier);
+        let mut samples = Vec::new();
+        if let (Some(total), Some(errors)) = (delta.requests, delta.errors_5xx) {
+            let value = SampleValue::Counts {
+                errors: errors as u64,
+                total: total as u64,
+            };
+            samples.extend(sample(now.at, "target_5xx", value));
+        }
+        if let Some(p95_ms) = delta.latency_quantile_ms(0.95) {
+            let n = delta.latency_count() as u64;
             samples.extend(sample(
-                now,
-                "log_files",
-                SampleValue::Missing {
-                    reason: problem.clone(),
-                },
+                now.at,
+                "target_latency",
+                SampleValue::LatencyQuantile { p95_ms, n },
             ));
         }
         samples
     }
+}
+
+fn missing(series: &str, reason: &str) -> Option<Sample> {
+    let reason = reason.to_owned();
+    sample(clock::now(), series, SampleValue::Missing { reason })
 }

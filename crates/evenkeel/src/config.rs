@@ -8,6 +8,7 @@ mod load;
 use std::path::PathBuf;
 
 use evenkeel_detect::{DetectConfig, Thresholds};
+use evenkeel_edge::collect::scrape::ScrapeNames;
 use evenkeel_edge::target::{DatabaseSpec, ServiceSpec, Target, Tunable};
 use evenkeel_stress::{MeshSpec, RequestSpec, SubjectServices, TestSpec};
 use serde::Deserialize;
@@ -130,6 +131,8 @@ pub struct WatchdogSection {
     pub thresholds: ThresholdsSection,
     /// Addresses (or paths) probed at each check; the health endpoint when empty.
     pub probes: Vec<String>,
+    /// Names of the target's own metrics, at `[target.endpoints] metrics`; absent: they are not scraped.
+    pub scrape: Option<ScrapeNames>,
     /// How the detectors judge; `interval_ms` and the probe's deadline are taken from above.
     pub detect: DetectConfig,
 }
@@ -276,6 +279,7 @@ impl Default for WatchdogSection {
             probe_timeout_ms: 5_000,
             thresholds: ThresholdsSection::default(),
             probes: Vec::new(),
+            scrape: None,
             detect: DetectConfig::default(),
         }
     }

@@ -206,6 +206,7 @@ listen = "127.0.0.1:{audit}"
 [watchdog]
 interval_ms = 1000
 probe_timeout_ms = 800
+scrape = {{ requests = "grace_http_requests_total", latency = "grace_http_request_duration_seconds" }}
 
 [healing]
 settle_ms = 1000

@@ -7,13 +7,19 @@ use evenkeel_core::redact::Redactor;
 use evenkeel_core::{Cycle, TestResult};
 use evenkeel_detect::{Sample, Watchdog};
 use evenkeel_edge::action::Executor;
-use evenkeel_edge::advisor::{Advisor, AmpAdvisor, AmpOptions, HttpAdvisor, HttpOptions, Secret};
+use evenkeel_edge::advisor::{
+    Advisor, AdvisorError, AmpAdvisor, AmpOptions, Answer, HttpAdvisor, HttpOptions, Question,
+    Secret,
+};
 use evenkeel_edge::alert::{AlertChannel, AlertFile, CommandChannel, WebhookChannel};
 use evenkeel_edge::collect::probe::Prober;
 use evenkeel_edge::guidance::GuidanceStore;
 use evenkeel_edge::process::{Options as SuperviseOptions, Supervisor};
-use evenkeel_edge::snapshot::{PruneRules, SnapshotLimits, Snapshots};
+use evenkeel_edge::snapshot::{
+    DatabaseRestore, PruneRules, RestoreRequest, SnapshotLimits, Snapshots,
+};
 use evenkeel_stress::{BaseUrl, Cancel, MeshClient, Responder, TestContext, TestSpec, run_test};
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use super::perform::{Logs, Mesh, Services};
@@ -142,6 +148,50 @@ impl World {
             mesh,
             unused_advisors,
         })
+    }
+
+    /// Finishes a restore that was interrupted, before anything else is done. One line about it, if there was one.
+    pub async fn finish_restore(&self) -> Result<Option<String>, String> {
+        let target = &self.config.resolved;
+        let request = RestoreRequest {
+            at: clock::now(),
+            // What runs now may have written since; only services that are down are still fenced.
+            database: target.database.as_ref().map(|d| DatabaseRestore {
+                path: d.path.clone(),
+                fenced: self
+                    .supervisor
+                    .names()
+                    .iter()
+                    .all(|name| self.supervisor.processes(name).is_ok_and(|p| p.is_empty())),
+            }),
+            config: true,
+            config_files: target.config_files.clone(),
+            root: target.root.clone(),
+        };
+        let snapshots = self.snapshots.clone();
+        let report = tokio::task::spawn_blocking(move || snapshots.recover(&request))
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|e| e.to_string())?;
+        let Some(report) = report else {
+            return Ok(None);
+        };
+        let payload = serde_json::json!({"restored": report.restored, "kept_as": report.kept_as});
+        self.journal
+            .note(
+                "evenkeel",
+                "evenkeel",
+                "finish_restore",
+                &report.snapshot,
+                &payload,
+                "success",
+            )
+            .await
+            .map_err(|e| e.to_string())?;
+        Ok(Some(format!(
+            "a restore of {} that was interrupted is finished; the state before is kept as {}",
+            report.snapshot, report.kept_as
+        )))
     }
 
     /// Starts the target's services, or (`supervise` off) finds those that run. One line for each.
@@ -384,9 +434,28 @@ fn advisors(
             redactor.clone(),
         )
         .map_err(|e| format!("advisor {}: {e}", http.name))?;
-        advisors.push(Box::new(advisor));
+        advisors.push(Box::new(Named {
+            name: http.name.clone(),
+            advisor,
+        }));
     }
     Ok((advisors, unused))
+}
+
+/// An advisor under the name that the configuration gives it.
+struct Named {
+    name: String,
+    advisor: HttpAdvisor,
+}
+
+impl Advisor for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Answer, AdvisorError>> {
+        self.advisor.ask(question)
+    }
 }
 
 fn alert_channels(

@@ -155,6 +155,10 @@ impl Orchestrator {
             &journal,
         );
         let mut world = gate.pass(4, world.map_err(BootError::Target))?;
+        let finished = world.finish_restore().await.map_err(BootError::Target);
+        if let Some(line) = gate.pass(4, finished)? {
+            ui.note(line);
+        }
         let processes = world.bring_up(supervise).await.map_err(BootError::Target);
         let processes = gate.pass(4, processes)?;
         if processes.is_empty() {
