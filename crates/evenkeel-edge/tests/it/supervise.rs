@@ -66,7 +66,7 @@ async fn a_crash_is_noticed_at_once_and_the_service_restarted() {
             .heaviest()
             .is_some_and(|(name, bytes)| name == "web" && bytes > 1 << 20)
     );
-    assert!(procinfo::identify(started.process.pid).is_none_or(|p| p != started.process));
+    assert_eq!(procinfo::state(&started.process), None, "no zombie is left");
     let stopped = supervisor.stop("web", None).await.unwrap();
     assert!(!stopped.forced);
     assert!(matches!(

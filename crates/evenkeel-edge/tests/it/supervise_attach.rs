@@ -193,7 +193,7 @@ async fn one_attaches_by_port_and_is_told_what_that_cannot_do() {
     let supervisor = world.supervise(vec![service]);
     let text = supervisor.start_all().await.unwrap_err().to_string();
     assert!(
-        text.contains(&format!("nobody listens on port {port}")),
+        text.contains(&format!("no process was found that listens on port {port}")),
         "{text}"
     );
 

@@ -53,7 +53,11 @@ impl Inner {
         if slot.run().is_some() {
             return true;
         }
-        let Some(process) = find(slot).filter(|p| self.may_be(slot, p)) else {
+        let found = find(slot)
+            .filter(|p| self.may_be(slot, p))
+            // A child that outlived its service still holds the port, and is not the service.
+            .filter(|p| !self.left(slot).contains(p));
+        let Some(process) = found else {
             return false;
         };
         let run = Run {

@@ -66,7 +66,7 @@ impl Inner {
             looked.extend(
                 slot.spec
                     .port
-                    .map(|p| format!("nobody listens on port {p}")),
+                    .map(|p| format!("no process was found that listens on port {p}")),
             );
             return Err(SuperviseError::NotFound {
                 name: slot.name().to_owned(),
@@ -82,7 +82,7 @@ impl Inner {
         for port in [check.local_port(), slot.spec.port].into_iter().flatten() {
             if procinfo::port_is_taken(port) && !self.is_ours(slot, port) {
                 let holder = procinfo::listener_on_port(port).map_or_else(
-                    || "a process of another user".to_owned(),
+                    || "a process that Evenkeel may not look at".to_owned(),
                     |p| {
                         let command = procinfo::shown_command(&p).unwrap_or_default();
                         format!("pid {p} ({command})")
@@ -101,7 +101,8 @@ impl Inner {
     /// Whether the port belongs to another service of the target, or to what is left of this one.
     fn is_ours(&self, slot: &Slot, port: u16) -> bool {
         let Some(holder) = procinfo::listener_on_port(port) else {
-            return false;
+            // Who listens may not be told. While the service runs, it is most likely the service itself.
+            return slot.run().is_some();
         };
         self.left(slot).contains(&holder)
             || self

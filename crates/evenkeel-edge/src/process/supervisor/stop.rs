@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use evenkeel_core::playbook::action::SignalName;
 
 use super::start::ended;
-use super::{Inner, Run, Slot, StopReport, millis_since};
+use super::{Inner, Phase, Run, Slot, StopReport, millis_since};
 use crate::process::control;
 use crate::process::error::SuperviseError;
 use crate::process::procinfo::{self, ProcessId, ProcessState};
@@ -29,6 +29,11 @@ impl Inner {
         let grace = grace.unwrap_or(Duration::from_millis(slot.spec.stop_timeout_ms));
         let Some(run) = slot.run() else {
             self.sweep(slot).await?;
+            // From now on it is down because somebody wants it so.
+            slot.phase.send_if_modified(|phase| match phase {
+                Phase::Ended { asked, .. } => !std::mem::replace(asked, true),
+                _ => false,
+            });
             return Ok(StopReport {
                 name: slot.name().to_owned(),
                 process: None,
