@@ -64,7 +64,7 @@ impl Drop for AuditEndpoint {
 /// What a writer sends.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Action {
+struct Entry {
     actor: String,
     action: String,
     #[serde(default)]
@@ -80,8 +80,8 @@ struct Action {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Sent {
-    Many(Vec<Action>),
-    One(Action),
+    Many(Vec<Entry>),
+    One(Entry),
 }
 
 struct Shared {

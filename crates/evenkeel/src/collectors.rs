@@ -64,9 +64,10 @@ fn log_samples(logs: &mut LogFollower) -> Vec<Sample> {
     let mut samples: Vec<Sample> = sample(now, "error_log", SampleValue::Counts { errors, total })
         .into_iter()
         .collect();
-    if let Some(problem) = problems.first() {
-        samples.extend(missing("log_files", problem));
-    }
+    samples.extend(match problems.first() {
+        Some(problem) => missing("log_files", problem),
+        None => heard("log_files"),
+    });
     samples
 }
 
@@ -87,16 +88,16 @@ impl Metrics {
             return Vec::new();
         };
         let delta = now.since(&earlier);
-        let mut samples = Vec::new();
+        let mut samples = Vec::from_iter(heard("metrics"));
         if let (Some(total), Some(errors)) = (delta.requests, delta.errors_5xx) {
             let value = SampleValue::Counts {
-                errors: errors as u64,
-                total: total as u64,
+                errors: whole(errors),
+                total: whole(total),
             };
             samples.extend(sample(now.at, "target_5xx", value));
         }
         if let Some(p95_ms) = delta.latency_quantile_ms(0.95) {
-            let n = delta.latency_count() as u64;
+            let n = whole(delta.latency_count());
             samples.extend(sample(
                 now.at,
                 "target_latency",
@@ -105,6 +106,25 @@ impl Metrics {
         }
         samples
     }
+}
+
+/// A count that a counter kept as a floating-point number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float cast saturates, and a negative count is none"
+)]
+fn whole(count: f64) -> u64 {
+    count.max(0.0) as u64
+}
+
+/// That a source answers, where [`missing`] may have said that it does not: it says nothing about the target.
+fn heard(series: &str) -> Option<Sample> {
+    let nothing = SampleValue::Counts {
+        errors: 0,
+        total: 0,
+    };
+    sample(clock::now(), series, nothing)
 }
 
 fn missing(series: &str, reason: &str) -> Option<Sample> {

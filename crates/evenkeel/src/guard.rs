@@ -102,7 +102,7 @@ impl Guard {
     pub async fn run_post_boot_workflow(self) -> Result<Summary, WorkflowError> {
         let Self { options, stopper } = self;
         // Kept to the end: a stopper that is gone could never ask.
-        let summary = Orchestrator::run_post_boot_workflow(options).await;
+        let summary = Box::pin(Orchestrator::run_post_boot_workflow(options)).await;
         drop(stopper);
         summary
     }

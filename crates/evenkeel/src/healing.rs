@@ -204,13 +204,9 @@ impl Healing {
                 return self.park(&cycle, false).await;
             }
             self.world.show_effect(&mut shown, &cycle, &effect);
-            let event = match self.carry_out(&cycle, &effect).await {
-                Some(event) => event,
-                None => {
-                    return self
-                        .park(&cycle, matches!(effect, Effect::RunStep { .. }))
-                        .await;
-                }
+            let Some(event) = self.carry_out(&cycle, &effect).await else {
+                let interrupted = matches!(effect, Effect::RunStep { .. });
+                return self.park(&cycle, interrupted).await;
             };
             self.take(&cycle.workflow_id, event.clone()).await?;
             self.world
@@ -280,10 +276,8 @@ impl Healing {
                 .map_err(ReplayError::from)?;
         }
         next.apply(&HealerEvent::Cycle(stamped.clone()))?;
-        let after = match (&after, &next.open) {
-            (Some(cycle), _) => cycle,
-            (None, Some(cycle)) => cycle,
-            (None, None) => return Ok(()),
+        let Some(after) = after.as_ref().or(next.open.as_ref()) else {
+            return Ok(());
         };
         let record = record::of_event(after, &stamped);
         if let Err(e) = self.journal.record(&record).await {

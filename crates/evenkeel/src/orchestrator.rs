@@ -132,6 +132,7 @@ impl Orchestrator {
     /// What follows the boot gate: an open cycle goes on; then stress test, baseline, watchdog, healing.
     pub async fn after_boot(&mut self) -> Result<(), WorkflowError> {
         self.resume().await?;
+        self.workflow_snapshot().await?;
         let mut suite = None;
         if self.config.stress.enabled && !self.stop.is_requested() {
             suite = Some(self.stress_test().await?);
@@ -145,6 +146,31 @@ impl Orchestrator {
         if let Some(suite) = suite {
             self.heal_all(suite.anomalies, Trigger::PostBoot).await?;
         }
+        Ok(())
+    }
+
+    /// Keeps the state that the workflow began with. It is for people: no cycle restores it.
+    async fn workflow_snapshot(&mut self) -> Result<(), WorkflowError> {
+        let id = format!("boot_{}", clock::now().compact());
+        let taken = self.healing.world().workflow_snapshot(&id).await;
+        let (payload, result) = match &taken {
+            Ok(dir) => (json!({"snapshot": dir}), "success"),
+            Err(e) => {
+                self.ui
+                    .warn(format!("no snapshot of the state at boot: {e}"));
+                (json!({"error": e}), "failed")
+            }
+        };
+        self.journal
+            .note(
+                "evenkeel",
+                "boot",
+                "take_workflow_snapshot",
+                &id,
+                &payload,
+                result,
+            )
+            .await?;
         Ok(())
     }
 
@@ -376,9 +402,6 @@ impl Orchestrator {
                     self.summary.unhealed.insert(key, anomaly.clone());
                 }
             }
-            Healed::Parked => {
-                self.summary.unhealed.insert(key, anomaly.clone());
-            }
             Healed::NotAdmitted(Admission::NoteOnly) => {}
             Healed::NotAdmitted(Admission::HandedOver { workflow_id }) => {
                 self.ui.note(format!(
@@ -386,7 +409,7 @@ impl Orchestrator {
                 ));
                 self.summary.unhealed.insert(key, anomaly.clone());
             }
-            Healed::NotAdmitted(_) => {
+            Healed::Parked | Healed::NotAdmitted(_) => {
                 self.summary.unhealed.insert(key, anomaly.clone());
             }
         }

@@ -185,7 +185,9 @@ impl Observer {
         // forgotten with the windows when the cycle is over.
         let verdicts = {
             let mut watchdog = self.detector.lock();
-            samples.iter().for_each(|s| watchdog.observe(s));
+            for sample in &samples {
+                watchdog.observe(sample);
+            }
             watchdog.check(now)
         };
         self.write_status(now);
@@ -392,7 +394,10 @@ impl Observer {
 /// A probe as a sample.
 pub(crate) fn probe_sample(url: &str, service: Option<String>, result: &ProbeResult) -> Sample {
     // The time of the answer, so that two probes of one address never share a time.
-    let at = result.at.plus_millis(result.latency_ms as i64 + 1);
+    let took = Duration::from_secs_f64(result.latency_ms.max(0.0) / 1000.0);
+    let at = result
+        .at
+        .plus_millis(i64::try_from(took.as_millis()).unwrap_or(0) + 1);
     let error = result.error.map(|e| match e {
         probe::ProbeError::Refused => ProbeError::Refused,
         probe::ProbeError::Timeout => ProbeError::Timeout,

@@ -99,14 +99,16 @@ pub(super) fn tail(global: &Global, lines: u32, follow: bool) -> Result<Exit, Fa
         last = entry.sequence;
         show(global, &entry);
     }
-    while follow {
+    if !follow {
+        return Ok(Exit::Healthy);
+    }
+    loop {
         std::thread::sleep(Duration::from_millis(250));
         for entry in reader.query(&Query::new().after(last).limit(1000))? {
             last = entry.sequence;
             show(global, &entry);
         }
     }
-    Ok(Exit::Healthy)
 }
 
 fn show(global: &Global, entry: &evenkeel_ledger::Entry) {

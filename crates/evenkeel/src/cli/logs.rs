@@ -37,9 +37,14 @@ pub(super) fn logs(
         }
         text.clear();
     }
-    kept.iter().for_each(|line| show(global, line));
+    for line in &kept {
+        show(global, line);
+    }
     let mut position = reader.stream_position()?;
-    while follow {
+    if !follow {
+        return Ok(Exit::Healthy);
+    }
+    loop {
         std::thread::sleep(Duration::from_millis(250));
         let len = std::fs::metadata(&path).map_or(0, |m| m.len());
         if len < position {
@@ -62,7 +67,6 @@ pub(super) fn logs(
             }
         }
     }
-    Ok(Exit::Healthy)
 }
 
 fn wanted(text: &str, subsystem: Option<&str>) -> Option<Value> {

@@ -67,12 +67,13 @@ impl From<WorkflowError> for Failure {
     fn from(e: WorkflowError) -> Self {
         let message = e.to_string();
         match e {
-            WorkflowError::Boot(BootError::Ledger(e)) | WorkflowError::Ledger(e) => e.into(),
+            WorkflowError::Boot(BootError::Ledger(e))
+            | WorkflowError::Ledger(e)
+            | WorkflowError::Healing(crate::healing::HealingError::Ledger(e)) => e.into(),
             WorkflowError::Boot(BootError::LedgerDamaged { .. } | BootError::Replay(_)) => {
                 Self::ledger_damaged(message)
             }
             WorkflowError::Boot(_) => Self::target(message),
-            WorkflowError::Healing(crate::healing::HealingError::Ledger(e)) => e.into(),
             WorkflowError::Healing(_) => Self::internal(message),
         }
     }
@@ -103,9 +104,9 @@ pub(super) fn run(global: &Global, once: bool) -> Result<Exit, Failure> {
             supervise: true,
         };
         let summary = if once {
-            Orchestrator::run_once(options).await?
+            Box::pin(Orchestrator::run_once(options)).await?
         } else {
-            Orchestrator::run_post_boot_workflow(options).await?
+            Box::pin(Orchestrator::run_post_boot_workflow(options)).await?
         };
         Ok(conclude(&ui, &summary))
     })

@@ -108,12 +108,12 @@ fn text(
         ),
         None => "Baseline: none".to_owned(),
     });
-    if let Some(last) = seen["last_check"].as_str() {
+    if let Some(last) = seen["last_check"].as_str().filter(|_| active) {
         out.push(format!("Last check: {last}"));
         if let Some(measures) = seen["measures"].as_object() {
             for (name, value) in measures {
                 if !value.is_null() {
-                    out.push(format!("  {name}: {value}"));
+                    out.push(format!("  {name}: {}", measure(value)));
                 }
             }
         }
@@ -154,4 +154,27 @@ fn text(
         "Ledger: {entries} entries; not protected against this host's administrator (no checkpoint is kept elsewhere)"
     ));
     out.join("\n")
+}
+
+/// A measure with as many digits as a person reads.
+fn measure(value: &Value) -> String {
+    match (value.as_f64(), value.as_object()) {
+        (Some(x), _) if x.abs() >= 100.0 => format!("{x:.0}"),
+        (Some(x), _) => format!("{}", (x * 100.0).round() / 100.0),
+        (None, Some(services)) => services
+            .iter()
+            .map(|(name, up)| {
+                format!(
+                    "{name} {}",
+                    if up == &Value::Bool(true) {
+                        "up"
+                    } else {
+                        "down"
+                    }
+                )
+            })
+            .collect::<Vec<_>>()
+            .join(", "),
+        (None, None) => value.to_string(),
+    }
 }

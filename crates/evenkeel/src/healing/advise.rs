@@ -66,7 +66,7 @@ impl World {
             .write(&guidance)
             .map_err(|e| {
                 self.ui
-                    .warn(format!("the advisor's answer could not be kept: {e}"))
+                    .warn(format!("the advisor's answer could not be kept: {e}"));
             })
             .ok();
         match verdict {

@@ -16,7 +16,7 @@ use evenkeel_edge::action::{
 };
 use evenkeel_edge::collect::{log_follow, log_pattern};
 use evenkeel_edge::process::Supervisor;
-use evenkeel_edge::snapshot::{SnapshotKind, SnapshotRequest};
+use evenkeel_edge::snapshot::{self as edge_snapshot, SnapshotKind, SnapshotRequest};
 use evenkeel_stress::mesh::ResponderHandle;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -81,22 +81,12 @@ impl World {
     }
 
     async fn take_snapshot(&self, cycle: &Cycle) -> Event {
-        let target = &self.config.resolved;
-        let request = SnapshotRequest {
-            kind: SnapshotKind::PreHeal {
-                anomaly: Box::new(cycle.anomaly.clone()),
-                anomaly_id: cycle.workflow_id.clone(),
-            },
-            at: clock::now(),
-            database: target.database.as_ref().map(|d| d.path.clone()),
-            ledger: Some(self.layout.ledger()),
-            config_files: target.config_files.clone(),
-            root: target.root.clone(),
+        let kind = SnapshotKind::PreHeal {
+            anomaly: Box::new(cycle.anomaly.clone()),
+            anomaly_id: cycle.workflow_id.clone(),
         };
-        let snapshots = self.snapshots.clone();
-        let taken = tokio::task::spawn_blocking(move || snapshots.take(&request)).await;
-        match taken {
-            Ok(Ok(s)) if s.verified => Event::SnapshotTaken {
+        match self.snapshot(kind).await {
+            Ok(s) => Event::SnapshotTaken {
                 snapshot: SnapshotRef {
                     dir: self.layout.shown(&s.dir),
                     bytes: s.bytes,
@@ -104,16 +94,37 @@ impl World {
                     id: s.id,
                 },
             },
-            // SAFETY 8: what was not checked for restorability is no snapshot.
-            Ok(Ok(s)) => Event::SnapshotFailed {
-                error: format!("snapshot {} did not pass its check", s.id),
-            },
-            Ok(Err(e)) => Event::SnapshotFailed {
-                error: e.to_string(),
-            },
-            Err(e) => Event::SnapshotFailed {
-                error: e.to_string(),
-            },
+            Err(error) => Event::SnapshotFailed { error },
+        }
+    }
+
+    /// Keeps the state that a workflow began with; gives its directory, as records write it.
+    pub async fn workflow_snapshot(&self, id: &str) -> Result<String, String> {
+        let kind = SnapshotKind::Workflow { id: id.to_owned() };
+        let taken = self.snapshot(kind).await?;
+        Ok(self.layout.shown(&taken.dir))
+    }
+
+    /// SAFETY 8: what was not checked for restorability is no snapshot.
+    async fn snapshot(&self, kind: SnapshotKind) -> Result<edge_snapshot::SnapshotRef, String> {
+        let target = &self.config.resolved;
+        let request = SnapshotRequest {
+            kind,
+            at: clock::now(),
+            database: target.database.as_ref().map(|d| d.path.clone()),
+            ledger: Some(self.layout.ledger()),
+            config_files: target.config_files.clone(),
+            root: target.root.clone(),
+        };
+        let snapshots = self.snapshots.clone();
+        let taken = tokio::task::spawn_blocking(move || snapshots.take(&request))
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|e| e.to_string())?;
+        if taken.verified {
+            Ok(taken)
+        } else {
+            Err(format!("snapshot {} did not pass its check", taken.id))
         }
     }
 

@@ -52,7 +52,7 @@ impl World {
             }
             Effect::Verify => {
                 self.end_executing(shown, Mark::Ok);
-                start(4, format!("Re-running {}", self.retest_name(cycle)));
+                start(4, format!("Re-running {}", retest_name(cycle)));
             }
             Effect::Settle { for_ms } => start(
                 5,
@@ -113,7 +113,7 @@ impl World {
                 ),
             ),
             Event::SnapshotFailed { error } => {
-                finish(1, "Taking snapshot", Mark::Fail, error.clone())
+                finish(1, "Taking snapshot", Mark::Fail, error.clone());
             }
             Event::PlaybookSelected { plan, passed_over } => {
                 finish(
@@ -122,12 +122,12 @@ impl World {
                     Mark::Ok,
                     format!("{} ({} risk, {})", plan.playbook, plan.risk, plan.tier),
                 );
-                passed_over
-                    .iter()
-                    .for_each(|p| detail(format!("passed over: {p}")));
+                for p in passed_over {
+                    detail(format!("passed over: {p}"));
+                }
             }
             Event::NoPlaybook { reason } => {
-                finish(2, "Selecting playbook", Mark::Fail, reason.clone())
+                finish(2, "Selecting playbook", Mark::Fail, reason.clone());
             }
             Event::StepFinished { outcome, step } => {
                 shown.steps += usize::from(outcome.ok);
@@ -139,7 +139,6 @@ impl World {
                 detail(format!("{id}: {word}{}", outcome.message));
             }
             Event::StepRefused { error, .. } => detail(format!("refused: {error}")),
-            Event::StepSkipped { .. } => {}
             Event::Verified { verification } => {
                 let mark = if verification.passed {
                     Mark::Pass
@@ -148,7 +147,7 @@ impl World {
                 };
                 finish(
                     4,
-                    &format!("Re-running {}", self.retest_name(before)),
+                    &format!("Re-running {}", retest_name(before)),
                     mark,
                     String::new(),
                 );
@@ -231,6 +230,7 @@ impl World {
                 self.show_closed(before, *outcome);
             }
             Event::Opened { .. }
+            | Event::StepSkipped { .. }
             | Event::StepPrepared { .. }
             | Event::Parked { .. }
             | Event::Resumed { .. } => {}
@@ -289,21 +289,21 @@ impl World {
             message,
         });
     }
+}
 
-    /// What a person calls the re-test: `memory leak test`.
-    fn retest_name(&self, cycle: &Cycle) -> String {
-        match &cycle.anomaly.test {
-            Some(test) => {
-                let lower = test.to_lowercase();
-                let name = lower
-                    .trim_end_matches(" detection")
-                    .trim_end_matches(" test");
-                format!("{name} test")
-            }
-            None => match cycle.anomaly.subject().strip_prefix("liveness/") {
-                Some(service) => format!("health check of {service}"),
-                None => format!("{} check", cycle.anomaly.subject()),
-            },
+/// What a person calls the re-test: `memory leak test`.
+fn retest_name(cycle: &Cycle) -> String {
+    match &cycle.anomaly.test {
+        Some(test) => {
+            let lower = test.to_lowercase();
+            let name = lower
+                .trim_end_matches(" detection")
+                .trim_end_matches(" test");
+            format!("{name} test")
         }
+        None => match cycle.anomaly.subject().strip_prefix("liveness/") {
+            Some(service) => format!("health check of {service}"),
+            None => format!("{} check", cycle.anomaly.subject()),
+        },
     }
 }

@@ -84,7 +84,7 @@ impl World {
             scrub_env: config.secret_names(),
             prober: prober.clone(),
         });
-        let probes: Vec<String> = if config.watchdog.probes.is_empty() {
+        let watched: Vec<String> = if config.watchdog.probes.is_empty() {
             config
                 .target
                 .endpoints
@@ -95,7 +95,7 @@ impl World {
         } else {
             config.watchdog.probes.clone()
         };
-        let probes = probes
+        let addresses = watched
             .iter()
             .map(|p| {
                 config
@@ -142,7 +142,7 @@ impl World {
             playbooks,
             supervisor,
             prober,
-            probes,
+            probes: addresses,
             advisors,
             redactor,
             mesh,
@@ -391,11 +391,14 @@ impl World {
     }
 }
 
+/// Those who can be asked, and why others cannot.
+type Advisors = (Vec<Box<dyn Advisor>>, Vec<String>);
+
 fn advisors(
     config: &Config,
     environment: &Environment,
     redactor: &Redactor,
-) -> Result<(Vec<Box<dyn Advisor>>, Vec<String>), String> {
+) -> Result<Advisors, String> {
     let mut advisors: Vec<Box<dyn Advisor>> = Vec::new();
     let mut unused = Vec::new();
     if !config.escalation.enabled {

@@ -170,7 +170,7 @@ impl Renderer {
                 ));
             }
             Say::AnomalyCleared { key, why } => {
-                self.line(&format!("{at} Anomaly gone: {key}: {why}"))
+                self.line(&format!("{at} Anomaly gone: {key}: {why}"));
             }
             Say::BaselineSaved {
                 file,
