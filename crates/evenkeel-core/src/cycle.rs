@@ -203,13 +203,12 @@ impl Run {
             .collect()
     }
 
-    /// Everything that has to be taken back, in the order the steps ran: of every step whose intent is on record,
-    /// since a step of unknown outcome may have happened. Whoever takes it back begins at the end.
+    /// Everything that has to be taken back, in the order the steps ran: of every try of every step whose intent is
+    /// on record, since a step of unknown outcome may have happened. Whoever takes it back begins at the end.
     pub fn undo_ops(&self) -> Vec<UndoOp> {
         self.steps
             .iter()
-            .filter_map(|s| s.prepared.as_ref())
-            .flat_map(|p| p.undo.iter().cloned())
+            .flat_map(|s| s.undo.iter().cloned())
             .collect()
     }
 
@@ -830,7 +829,7 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(befores, [Some(json!(4)), Some(json!(2))]);
+        assert_eq!(befores, [Some(json!(2)), Some(json!(4))]);
     }
 
     #[test]
