@@ -312,13 +312,13 @@ impl World {
             .unwrap_or_default();
         // A rollback that breaks off does a part, none, or all of it, and then says that it failed.
         let breaks = self.rng.chance(self.odds.rollback_fails);
-        let upto = if breaks {
+        let from = if breaks {
             let n = u32::try_from(ops.len()).unwrap_or(0);
             self.rng.below(n + 1) as usize
         } else {
-            ops.len()
+            0
         };
-        let errors = self.target.take_back(&ops[..upto]);
+        let errors = self.target.take_back(&ops[from..]);
         let ok = errors.is_empty() && !breaks;
         let complete = self.is_as_before(cycle);
         self.note(

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::{Findings, Story, What};
 use crate::trace::{Extent, Fact};
 
@@ -20,6 +22,10 @@ struct Attempt {
     needs_approval: bool,
     /// Recorded intents that were not yet acted on.
     intents: BTreeSet<usize>,
+    /// Of each step of the plan, whether its failure ends the attempt.
+    ends_on_failure: Vec<bool>,
+    /// The first step whose failure ended the attempt.
+    ended_at: Option<usize>,
     /// How often each step ran.
     ran: BTreeMap<usize, u32>,
     /// Steps that ran and whose result is not on record.
@@ -32,12 +38,21 @@ struct Attempt {
     rolled_back: bool,
 }
 
+impl Attempt {
+    /// A plan was chosen.
+    fn takes(&mut self, plan: &Value) {
+        self.needs_approval = needs_approval(plan);
+        self.ends_on_failure = ends_on_failure(plan);
+    }
+}
+
 /// - SAFETY 8: no step runs without a snapshot of this attempt, and nothing acts after a snapshot failed.
 /// - SAFETY 7: each run of a step has an intent of its own that was on record before; a rollback has a reason that
 ///   is on record.
 /// - SAFETY 6: a step that must not run twice runs once in an attempt, whatever became of it; one whose outcome is
 ///   unknown is looked at, and that is on record, before it runs again.
 /// - DESIGN 3: what a failed attempt changed is taken back before anything else acts, and before it is counted.
+/// - Nothing runs after a step whose failure ends the attempt.
 /// - What needs a person's approval does not run on anybody else's choice.
 pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
     let mut made: BTreeSet<&str> = BTreeSet::new();
@@ -83,6 +98,12 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
                     "a step's intent is on record before it runs",
                 );
                 found.expect(
+                    a.ended_at.is_none_or(|failed| *step <= failed),
+                    0,
+                    i,
+                    "nothing runs after a step whose failure ends the attempt",
+                );
+                found.expect(
                     !a.needs_approval || a.by_operator,
                     18,
                     i,
@@ -124,7 +145,10 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
             _ => {}
         }
         match what.event() {
-            "opened" => operators_turn = payload["plan"].is_object(),
+            "opened" => {
+                operators_turn = payload["plan"].is_object();
+                a.ends_on_failure = ends_on_failure(&payload["plan"]);
+            }
             "snapshot_taken" => {
                 let id = payload["snapshot"]["id"].as_str().unwrap_or("");
                 // Each snapshot serves one attempt.
@@ -135,16 +159,21 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
                 operators_turn = false;
             }
             "snapshot_failed" => snapshot_failed = true,
-            "playbook_selected" => a.needs_approval = needs_approval(&payload["plan"]),
-            "advised" => a.needs_approval = needs_approval(&payload["advice"]["plan"]),
+            "playbook_selected" => a.takes(&payload["plan"]),
+            "advised" => a.takes(&payload["advice"]["plan"]),
             "step_prepared" => {
                 a.intents.extend(what.step());
             }
-            "step_finished" => {
+            "step_finished" | "step_refused" => {
                 if let Some(step) = what.step() {
                     a.unknown.remove(&step);
+                    let ok = payload["outcome"]["ok"].as_bool() == Some(true);
+                    let ends = a.ends_on_failure.get(step).copied().unwrap_or(true);
+                    a.ended_at = (!ok && ends).then_some(step);
                 }
             }
+            // A second try found that its condition no longer holds: there is nothing left to fail.
+            "step_skipped" => a.ended_at = None,
             "verified" => {
                 // The look that a step of unknown outcome needs.
                 a.unknown.clear();
@@ -185,6 +214,15 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
     }
 }
 
-fn needs_approval(plan: &serde_json::Value) -> bool {
+fn needs_approval(plan: &Value) -> bool {
     !matches!(plan["tier"].as_str(), Some("tier_1" | "tier_2"))
+}
+
+fn ends_on_failure(plan: &Value) -> Vec<bool> {
+    plan["steps"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|step| step["on_failure"] != "continue")
+        .collect()
 }

@@ -145,22 +145,32 @@ impl Target {
         }
     }
 
-    /// Takes changes back in order, each as [`UndoOp`] promises; what could not be taken back is returned.
+    /// Takes changes back, the last one first, as the edge does; what could not be taken back is returned. `ops` are
+    /// in the order in which the steps ran.
     pub fn take_back(&mut self, ops: &[UndoOp]) -> Vec<String> {
         let mut errors = Vec::new();
+        // A key goes back to where its chain of changes began, if it holds any value that is ours.
+        let mut chains: BTreeMap<&str, Vec<Option<i64>>> = BTreeMap::new();
         for op in ops {
-            match op {
-                UndoOp::RestoreKeys { keys, .. } => {
-                    for change in keys.iter().rev() {
-                        let now = json!(self.value(&change.key));
-                        if now == change.after {
-                            let before = change.before.as_ref().and_then(Value::as_i64);
-                            self.put(&change.key, before.unwrap_or(0));
-                        } else if Some(&now) != change.before.as_ref() {
-                            errors.push(format!("{} was changed by somebody else", change.key));
-                        }
-                    }
+            if let UndoOp::RestoreKeys { keys, .. } = op {
+                for change in keys {
+                    let ours = [
+                        change.before.as_ref().and_then(Value::as_i64),
+                        change.after.as_i64(),
+                    ];
+                    chains.entry(&change.key).or_default().extend(ours);
                 }
+            }
+        }
+        for (key, ours) in chains {
+            if ours.contains(&Some(self.value(key))) {
+                self.put(key, ours.first().copied().flatten().unwrap_or(0));
+            } else {
+                errors.push(format!("{key} was changed by somebody else"));
+            }
+        }
+        for op in ops.iter().rev() {
+            match op {
                 UndoOp::StartServices { services } => {
                     for service in services {
                         self.put(service, 1);
@@ -170,7 +180,7 @@ impl Target {
                     let before = argv.get(1).and_then(|v| v.parse().ok());
                     self.put(COUNTER, before.unwrap_or(0));
                 }
-                UndoOp::RestartServices { .. } | UndoOp::Sql { .. } => {}
+                _ => {}
             }
         }
         errors
