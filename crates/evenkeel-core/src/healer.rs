@@ -41,6 +41,9 @@ pub struct PastCycle {
     pub failed_attempts: u32,
 }
 
+/// Kinds of anomalies that are noted and never acted on.
+pub const NOTE_ONLY: [&str; 2] = [AnomalyType::DRIFT, AnomalyType::TELEMETRY_MISSING];
+
 /// Most anomaly keys that are remembered; the one closed longest ago is forgotten first.
 pub const KEYS_MAX: usize = 1024;
 
@@ -214,7 +217,7 @@ impl Healer {
         trigger: Trigger,
         recurrence_window_ms: i64,
     ) -> Admission {
-        if [AnomalyType::DRIFT, AnomalyType::TELEMETRY_MISSING].contains(&anomaly.kind.as_str()) {
+        if NOTE_ONLY.contains(&anomaly.kind.as_str()) {
             return Admission::NoteOnly;
         }
         let key = anomaly.key();

@@ -8,7 +8,7 @@ mod boot;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use evenkeel_core::anomaly::Anomaly;
+use evenkeel_core::anomaly::{Anomaly, Severity};
 use evenkeel_core::cycle::Outcome;
 use evenkeel_core::event::Trigger;
 use evenkeel_core::healer::Admission;
@@ -368,13 +368,21 @@ impl Orchestrator {
             self.summary.unhealed.insert(key, anomaly);
             return Ok(());
         }
-        // It was found before the last fix: perhaps it is gone.
-        if self.last_cycle_end.is_some_and(|end| end > found) {
+        // What is merely slow is worth acting on only when something is known to help (and nobody is called for it).
+        let slight = anomaly.severity == Severity::Low && trigger != Trigger::Operator;
+        if slight && !self.healing.world().has_playbook(&anomaly) {
+            self.ui.note(format!(
+                "{key}: noted; no playbook applies to it here, so nothing is done"
+            ));
+            return Ok(());
+        }
+        // It was found before the last fix: perhaps it is gone. What is slight is looked at twice in any case.
+        if slight || self.last_cycle_end.is_some_and(|end| end > found) {
             let (still_there, details) = self.healing.world().still_there(&anomaly).await;
             if !still_there {
                 self.ui.say(&Say::AnomalyCleared {
                     key: key.clone(),
-                    why: format!("gone with the fix before it ({details})"),
+                    why: format!("not there any more ({details})"),
                 });
                 self.healing.cleared(&key, true).await?;
                 self.summary.unhealed.remove(&key);
@@ -420,10 +428,15 @@ impl Orchestrator {
         let started = Instant::now();
         let cycles_before = self.summary.cycles.len();
         let mut quiet = 0u64;
+        let interval = std::time::Duration::from_millis(self.config.watchdog.interval_ms);
         loop {
             let done = match how_long {
                 WatchFor::Ever => false,
-                WatchFor::QuietChecks(n) => quiet >= n,
+                // A check takes an interval; ten times as long is too long to wait for quiet.
+                WatchFor::QuietChecks(n) => {
+                    quiet >= n
+                        || started.elapsed() > interval * u32::try_from(n * 10).unwrap_or(u32::MAX)
+                }
                 WatchFor::OneCycle { limit_ms } => {
                     self.summary.cycles.len() > cycles_before
                         || started.elapsed().as_millis() >= u128::from(limit_ms)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::Timestamp;
 use evenkeel_core::anomaly::Anomaly;
+use evenkeel_core::healer::NOTE_ONLY;
 use evenkeel_detect::{
     Baseline, Measures, ProbeError, Sample, SampleValue, Scope, SeriesId, Verdict, Watchdog,
 };
@@ -194,7 +195,12 @@ impl Observer {
         if resting {
             return;
         }
-        let known = self.detector.lock().active().count();
+        let known = self
+            .detector
+            .lock()
+            .active()
+            .filter(|a| !NOTE_ONLY.contains(&a.kind.as_str()))
+            .count();
         self.tell(verdicts);
         let event = if known == 0 {
             WatchEvent::Quiet

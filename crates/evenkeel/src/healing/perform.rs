@@ -10,15 +10,16 @@ use evenkeel_core::playbook::action::SignalName;
 use evenkeel_core::playbook::plan::ChosenBy;
 use evenkeel_core::playbook::select::select;
 use evenkeel_core::playbook::{Plan, Playbook, RollbackOutcome, StepOutcome};
-use evenkeel_core::{Cycle, Effect, Phase};
+use evenkeel_core::{Anomaly, Cycle, Effect, Phase};
 use evenkeel_edge::action::{
     BoxFuture, Cancel, ControlError, LogErrors, LogQuery, MeshControl, Preparation, ServiceControl,
 };
 use evenkeel_edge::collect::{log_follow, log_pattern};
-use evenkeel_edge::process::Supervisor;
+use evenkeel_edge::process::{ServiceEvent, Supervisor};
 use evenkeel_edge::snapshot::{self as edge_snapshot, SnapshotKind, SnapshotRequest};
 use evenkeel_stress::mesh::ResponderHandle;
 use serde_json::Value;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use super::World;
@@ -67,17 +68,49 @@ impl World {
                 Event::RunConcluded
             }
             Effect::WaitRetry { for_ms } => {
-                tokio::time::sleep(Duration::from_millis(*for_ms)).await;
-                let (still_there, details) = self.still_there(&cycle.anomaly).await;
-                Event::RetryDue {
-                    still_there,
-                    details,
-                }
+                self.wait_retry(cycle, Duration::from_millis(*for_ms)).await
             }
             Effect::Advise { advisor } => self.ask(cycle, *advisor).await,
             Effect::Alert => self.call_people(cycle).await,
             Effect::Close { outcome } => Event::Closed { outcome: *outcome },
         }
+    }
+
+    /// Waits, and looks at the signal again. A service that ends meanwhile ends the wait: nobody is served by waiting
+    /// for the next attempt at something smaller.
+    async fn wait_retry(&self, cycle: &Cycle, time: Duration) -> Event {
+        let mut events = self.supervisor.subscribe();
+        let ended = async {
+            loop {
+                match events.recv().await {
+                    Ok(ServiceEvent::Exited {
+                        name,
+                        expected: false,
+                        exit,
+                        ..
+                    }) => return format!("{name} ended ({exit})"),
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => std::future::pending::<()>().await,
+                }
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(time) => {
+                let (still_there, details) = self.still_there(&cycle.anomaly).await;
+                Event::RetryDue { still_there, details }
+            }
+            details = ended => Event::RetryDue { still_there: true, details },
+        }
+    }
+
+    /// Whether some playbook applies to an anomaly now.
+    pub fn has_playbook(&self, anomaly: &Anomaly) -> bool {
+        let none = std::collections::BTreeMap::new();
+        let scope = self
+            .executor
+            .scope(anomaly, 1, &Value::Object(serde_json::Map::new()), &none);
+        let playbooks: Vec<Playbook> = self.playbooks.iter().map(|k| k.playbook.clone()).collect();
+        select(&playbooks, anomaly, &scope).0.is_some()
     }
 
     async fn take_snapshot(&self, cycle: &Cycle) -> Event {
