@@ -110,14 +110,17 @@ impl Healer {
     pub fn apply(&mut self, event: &HealerEvent) -> Result<(), ReplayError> {
         match event {
             HealerEvent::AnomalyCleared { key, verified, .. } => {
-                if let Some(past) = self.last.get(key)
-                    && !past.outcome.healed()
-                {
+                // Attempts are counted by type; only the end of an anomaly that was handed over speaks about them.
+                let handed_over = self
+                    .last
+                    .get(key)
+                    .is_some_and(|past| !past.outcome.healed());
+                if handed_over {
                     self.last.remove(key);
-                }
-                if *verified {
-                    let kind = key.split('/').next().unwrap_or("");
-                    self.healing_attempts.retain(|k, _| k.as_str() != kind);
+                    if *verified {
+                        let kind = key.split('/').next().unwrap_or("");
+                        self.healing_attempts.retain(|k, _| k.as_str() != kind);
+                    }
                 }
                 Ok(())
             }

@@ -155,14 +155,7 @@ impl Healing {
             .last
             .get(key)
             .is_some_and(|p| !p.outcome.healed());
-        let kind = key.split('/').next().unwrap_or("");
-        let counted = verified
-            && self
-                .healer
-                .healing_attempts
-                .keys()
-                .any(|k| k.as_str() == kind);
-        if !known && !counted {
+        if !known {
             return Ok(());
         }
         let at = clock::now();

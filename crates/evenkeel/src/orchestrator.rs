@@ -8,7 +8,7 @@ mod boot;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use evenkeel_core::anomaly::{Anomaly, Severity};
+use evenkeel_core::anomaly::{Anomaly, AnomalyType, Severity};
 use evenkeel_core::cycle::Outcome;
 use evenkeel_core::event::Trigger;
 use evenkeel_core::healer::Admission;
@@ -240,20 +240,18 @@ impl Orchestrator {
             self.anomaly_found(anomaly, "stress_tester", "stress_test")
                 .await?;
         }
-        // A test that passes now proves that what it once found is gone.
-        for result in suite
-            .results
-            .iter()
-            .filter(|r| r.status == TestStatus::Passed)
-        {
+        // A test that passes now proves that what it once found is gone: the failure, and, in time, the slowness.
+        for result in &suite.results {
             let slow = suite
                 .anomalies
                 .iter()
                 .any(|a| a.test.as_deref() == Some(&result.test_name));
-            if !slow {
-                let key = format!("{}/{}", result.anomaly_type, result.test_name);
-                self.healing.cleared(&key, true).await?;
-                self.summary.unhealed.remove(&key);
+            if result.status == TestStatus::Passed && !slow {
+                for kind in [result.anomaly_type.as_str(), AnomalyType::LATENCY_SPIKE] {
+                    let key = format!("{kind}/{}", result.test_name);
+                    self.healing.cleared(&key, true).await?;
+                    self.summary.unhealed.remove(&key);
+                }
             }
         }
         Ok(suite)

@@ -105,7 +105,11 @@ impl Renderer {
                 self.line(&format!("{at} Stress test starts ({total} tests)"));
             }
             Say::TestStarted { index, total, name } => {
-                self.progress(&format!("[{}/{total}] {name}", index + 1));
+                self.progress("{bar:16} [{pos}/{len}] {wide_msg} {elapsed}", name);
+                if let Some(bar) = &self.bar {
+                    bar.set_length(*total as u64);
+                    bar.set_position(*index as u64 + 1);
+                }
             }
             Say::TestFinished {
                 index,
@@ -215,7 +219,10 @@ impl Renderer {
             } => {
                 self.line(&format!("  Healing attempt {attempt} of {max_attempts}"));
             }
-            Say::StepStarted { n, text } => self.progress(&format!("  [{n}/6] {text}...")),
+            Say::StepStarted { n, text } => self.progress(
+                "{spinner} {wide_msg} {elapsed}",
+                &format!("  [{n}/6] {text}..."),
+            ),
             Say::StepFinished {
                 n,
                 text,
@@ -272,13 +279,13 @@ impl Renderer {
     }
 
     /// Shows what is under way, until the next line.
-    fn progress(&mut self, text: &str) {
+    fn progress(&mut self, template: &str, text: &str) {
         if !matches!(self.style, Style::Terminal { .. }) {
             return;
         }
         self.clear();
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout_with_hz(12));
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         bar.set_message(text.to_owned());
