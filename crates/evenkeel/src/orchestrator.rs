@@ -8,6 +8,7 @@ mod boot;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use evenkeel_core::Timestamp;
 use evenkeel_core::anomaly::{Anomaly, AnomalyType, Severity};
 use evenkeel_core::cycle::Outcome;
 use evenkeel_core::event::Trigger;
@@ -105,6 +106,8 @@ pub struct Orchestrator {
     stop: Stop,
     watch: Option<Watch>,
     summary: Summary,
+    /// When this start was.
+    started: Timestamp,
     /// When the last cycle ended: what was found before it is looked at again before anything is done about it.
     last_cycle_end: Option<Instant>,
     _audit: Option<AuditEndpoint>,
@@ -387,6 +390,14 @@ impl Orchestrator {
                 return Ok(());
             }
         }
+        // A person was alerted about it since this start (by the cycle that was open, say): once is enough.
+        let last = self.healing.memory().last.get(&key);
+        let alerted = last.is_some_and(|p| !p.outcome.healed() && p.closed_at >= self.started);
+        let trigger = if alerted && trigger == Trigger::PostBoot {
+            Trigger::Watchdog
+        } else {
+            trigger
+        };
         let healed = self.healing.heal(anomaly.clone(), trigger, plan).await?;
         self.note_healed(&anomaly, &healed);
         self.healing.prune_snapshots().await;

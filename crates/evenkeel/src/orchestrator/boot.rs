@@ -110,6 +110,7 @@ impl Orchestrator {
             supervise,
         } = options;
         let gate = Gate(&ui);
+        let started = crate::clock::now();
         gate.say(
             1,
             Mark::Ok,
@@ -223,6 +224,7 @@ impl Orchestrator {
             stop,
             watch: None,
             summary: Summary::default(),
+            started,
             last_cycle_end: None,
             _audit: endpoint,
             _lock: lock,
