@@ -5,6 +5,10 @@
 
 #![cfg(target_os = "linux")]
 
+mod bad_input;
+mod crash;
 mod demo;
+mod interrupt;
+mod outside;
 mod spec_lines;
 mod support;
