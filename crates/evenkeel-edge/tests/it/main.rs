@@ -4,6 +4,7 @@ mod act_config;
 mod act_executor;
 mod act_lock;
 mod act_snapshot;
+mod act_world;
 #[cfg(unix)]
 mod advisor_amp;
 mod advisor_http;
