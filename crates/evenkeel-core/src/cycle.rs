@@ -63,6 +63,11 @@ impl Outcome {
         )
     }
 
+    /// A playbook ended it: not luck, and not a person.
+    pub fn fixed(self) -> bool {
+        matches!(self, Self::Resolved | Self::ResolvedWithAdvice)
+    }
+
     /// As records write it.
     pub fn as_str(self) -> &'static str {
         match self {

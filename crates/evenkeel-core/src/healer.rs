@@ -110,12 +110,8 @@ impl Healer {
     pub fn apply(&mut self, event: &HealerEvent) -> Result<(), ReplayError> {
         match event {
             HealerEvent::AnomalyCleared { key, verified, .. } => {
-                // Attempts are counted by type; only the end of an anomaly that was handed over speaks about them.
-                let handed_over = self
-                    .last
-                    .get(key)
-                    .is_some_and(|past| !past.outcome.healed());
-                if handed_over {
+                // Attempts are counted by type; only the end of what no fix has ended speaks about them.
+                if self.ended_without_fix(key) {
                     self.last.remove(key);
                     if *verified {
                         let kind = key.split('/').next().unwrap_or("");
@@ -126,6 +122,11 @@ impl Healer {
             }
             HealerEvent::Cycle(stamped) => self.apply_cycle(stamped),
         }
+    }
+
+    /// The last cycle for this anomaly ended, and no fix had ended the anomaly.
+    pub fn ended_without_fix(&self, key: &str) -> bool {
+        self.last.get(key).is_some_and(|past| !past.outcome.fixed())
     }
 
     fn apply_cycle(&mut self, stamped: &Stamped) -> Result<(), ReplayError> {

@@ -150,12 +150,7 @@ impl Healing {
 
     /// Notes that an anomaly is gone. `verified`: a stress test that failed for it has passed since.
     pub async fn cleared(&mut self, key: &str, verified: bool) -> Result<(), HealingError> {
-        let known = self
-            .healer
-            .last
-            .get(key)
-            .is_some_and(|p| !p.outcome.healed());
-        if !known {
+        if !self.healer.ended_without_fix(key) {
             return Ok(());
         }
         let at = clock::now();
