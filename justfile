@@ -18,7 +18,7 @@ demo scenario="memory-leak":
 
 # The figures of docs/src/benchmarks.md, as a table
 bench:
-    cargo run --release -p evenkeel --example bench
+    cargo bench -p evenkeel --bench figures
 
 # API documentation
 doc:
