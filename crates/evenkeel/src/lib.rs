@@ -26,3 +26,8 @@ pub mod state;
 pub mod stop;
 pub mod ui;
 pub mod watch;
+
+/// The README's Rust is compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -95,10 +95,13 @@ fn commands_in_the_pages_are_commands() {
                         let file = format!("crates/evenkeel/examples/{}.rs", words[5]);
                         assert!(root().join(file).exists(), "{at}");
                     }
-                    [] | ["cargo", "test", "--workspace"] | ["cargo", "build", "--release"] => {}
+                    []
+                    | ["cargo", "test", "--workspace"]
+                    | ["cargo", "build", "--release"]
+                    | ["kill", "-9" | "-STOP" | "-CONT", _]
+                    | ["cd", _] => {}
                     ["sqlite3", _, sql] => select(sql, &at),
                     ["jq", ..] => filter(&words, &at),
-                    ["kill", "-9" | "-STOP" | "-CONT", _] | ["cd", _] => {}
                     ["curl", rest @ ..] => assert!(
                         rest.iter().any(|w| w.starts_with("http://127.0.0.1:")),
                         "{at}"
