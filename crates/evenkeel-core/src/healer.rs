@@ -77,7 +77,7 @@ pub enum Admission {
         /// The cycle that ended so.
         workflow_id: String,
     },
-    /// This kind is noted and never acted on.
+    /// This kind is noted and never acted on, or the figures are none.
     NoteOnly,
 }
 
@@ -221,7 +221,9 @@ impl Healer {
         trigger: Trigger,
         recurrence_window_ms: i64,
     ) -> Admission {
-        if NOTE_ONLY.contains(&anomaly.kind.as_str()) {
+        // SAFETY 11: what was not measured is no reason to act.
+        let measured = anomaly.current.is_finite() && anomaly.threshold.is_finite();
+        if !measured || NOTE_ONLY.contains(&anomaly.kind.as_str()) {
             return Admission::NoteOnly;
         }
         let key = anomaly.key();
@@ -272,6 +274,24 @@ mod tests {
     use serde_json::{Value, json};
 
     const HOUR_MS: i64 = 3_600_000;
+
+    /// SAFETY 11
+    #[test]
+    fn what_was_not_measured_is_no_reason_to_act() {
+        let mut anomaly: Anomaly = serde_json::from_value(json!({
+            "type": "latency_spike", "severity": "high", "current": 1.0, "threshold": 1.0, "details": "",
+            "since": "2026-01-01T00:00:00.000Z",
+        }))
+        .unwrap();
+        let admit = |a: &Anomaly| {
+            Healer::default().admit(Timestamp::default(), a, Trigger::Watchdog, HOUR_MS)
+        };
+        assert!(matches!(admit(&anomaly), Admission::Open { .. }));
+        for nonsense in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            anomaly.current = nonsense;
+            assert_eq!(admit(&anomaly), Admission::NoteOnly, "{nonsense}");
+        }
+    }
 
     fn event(value: Value) -> Event {
         serde_json::from_value(value).unwrap()
