@@ -4,7 +4,7 @@
 //! network are not needed for the file, and no disk is needed for the webhook. What reached nobody is handed back as
 //! text, for standard error.
 //!
-//! In reading order: what is told ([`Alert`]), how it is laid out ([`text`]), the channels ([`file`], [`webhook`],
+//! In reading order: what is told ([`Alert`]), how it is laid out ([`text`]), the channels ([`mod@file`], [`webhook`],
 //! [`command`]), and [`send_all`].
 
 pub mod command;

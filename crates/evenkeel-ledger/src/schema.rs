@@ -1,5 +1,5 @@
 //! The schema of the file, its version, and whether a file has it. Statements here are part of the file format:
-//! SQLite keeps their text, and [`faults`] compares it letter by letter. Changing one is a new [`VERSION`].
+//! SQLite keeps their text, and `faults` compares it letter by letter. Changing one is a new [`VERSION`].
 
 use rusqlite::Connection;
 
