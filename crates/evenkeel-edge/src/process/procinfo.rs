@@ -203,6 +203,11 @@ mod tests {
             assert_eq!(listener_on_port(port).map(|p| p.pid), Some(me().pid));
         }
         assert!(port_is_taken(port));
+        // An outgoing connection that has the port is no listener.
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let outgoing = std::net::TcpStream::connect(other.local_addr().unwrap()).unwrap();
+        let its_port = outgoing.local_addr().unwrap().port();
+        assert!(!cfg!(target_os = "linux") || !port_is_taken(its_port));
         drop(listener);
         assert!(!port_is_taken(port));
         assert_eq!(listener_on_port(port), None);

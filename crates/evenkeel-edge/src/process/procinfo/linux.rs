@@ -1,11 +1,13 @@
 //! Linux: `/proc`.
 
 use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
 use evenkeel_core::Timestamp;
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, Process, Stat, all_processes};
+use tokio::net::TcpSocket;
 
 use super::{ProcessId, ProcessState};
 
@@ -175,7 +177,25 @@ fn listening_sockets(port: u16) -> HashSet<u64> {
 }
 
 pub(super) fn port_is_taken(port: u16) -> bool {
-    !listening_sockets(port).is_empty()
+    !can_be_bound(port) && !listening_sockets(port).is_empty()
+}
+
+/// Whether the port can be had on every address of this host: then nobody listens on it. The other way round it says
+/// little, an outgoing connection may have the port. Spares reading the list of all connections of the host, which
+/// takes tens of milliseconds where there are thousands. It is not listened on, so nobody can connect meanwhile.
+fn can_be_bound(port: u16) -> bool {
+    let bind = |socket: std::io::Result<TcpSocket>, address: IpAddr| {
+        let socket = socket?;
+        // Connections of an earlier listener that are only waiting to be forgotten are no hindrance.
+        socket.set_reuseaddr(true)?;
+        socket.bind((address, port).into())
+    };
+    // The one of IPv6 may be for IPv6 only, or there may be none.
+    let v6_is_free = match bind(TcpSocket::new_v6(), Ipv6Addr::UNSPECIFIED.into()) {
+        Ok(()) => true,
+        Err(e) => e.kind() != std::io::ErrorKind::AddrInUse,
+    };
+    v6_is_free && bind(TcpSocket::new_v4(), Ipv4Addr::UNSPECIFIED.into()).is_ok()
 }
 
 pub(super) fn listener_on_port(port: u16) -> Option<ProcessId> {
