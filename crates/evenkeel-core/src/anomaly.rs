@@ -188,7 +188,8 @@ pub fn format_measure(value: f64, unit: &str) -> String {
                 format!("{percent:.1}%")
             }
         }
-        "MB" | "MB/h" => format!("{value:+.0} {unit}"),
+        // Adding zero makes -0 a 0.
+        "MB" | "MB/h" => format!("{:+.0} {unit}", value.round() + 0.0),
         "" | "count" => format!("{value:.0}"),
         other => format!("{value:.0} {other}"),
     }
@@ -217,6 +218,7 @@ mod tests {
         assert_eq!(format_measure(0.12, "ratio"), "12%");
         assert_eq!(format_measure(0.125, "ratio"), "12.5%");
         assert_eq!(format_measure(55.2, "MB"), "+55 MB");
+        assert_eq!(format_measure(-0.2, "MB"), "+0 MB");
         assert_eq!(format_measure(839.6, "ms"), "840 ms");
     }
 }

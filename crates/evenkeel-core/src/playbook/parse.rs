@@ -20,6 +20,9 @@ pub const STEP_TIMEOUT_MS_MAX: u64 = 600_000;
 /// Most retries of a step.
 pub const RETRIES_MAX: u32 = 5;
 
+/// Monitors that a playbook may be verified with.
+pub const MONITORS: [&str; 4] = ["error_rate", "latency_p95", "memory_growth", "liveness"];
+
 /// Something wrong in a playbook file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlaybookProblem {
@@ -199,6 +202,18 @@ impl Linter<'_> {
                     );
                 }
             }
+        }
+        if let Some(VerifyWith::Monitor(monitor)) = &p.verify
+            && !MONITORS.contains(&monitor.as_str())
+        {
+            self.at(
+                monitor,
+                format!(
+                    "there is no monitor `{monitor}`; there are {}",
+                    MONITORS.join(", ")
+                ),
+                nearest(monitor, MONITORS),
+            );
         }
         if p.steps.is_empty() || p.steps.len() > STEPS_MAX {
             self.at(

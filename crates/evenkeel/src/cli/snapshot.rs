@@ -127,13 +127,14 @@ fn restore(global: &Global, id: &str, config_only: bool) -> Result<Exit, Failure
             ..SuperviseOptions::new(target.clone(), layout.root().to_path_buf())
         });
         let mut stopped = Vec::new();
-        for name in supervisor.names() {
-            let report = supervisor
-                .stop(&name, None)
-                .await
-                .map_err(|e| Failure::target(format!("nothing was restored: {e}")))?;
-            if report.process.is_some() {
-                stopped.push(name);
+        for name in supervisor.names().into_iter().rev() {
+            match supervisor.stop(&name, None).await {
+                Ok(report) if report.process.is_some() => stopped.push(name),
+                Ok(_) => {}
+                Err(e) => {
+                    start_again(&supervisor, &stopped).await?;
+                    return Err(Failure::target(format!("nothing was restored: {e}")));
+                }
             }
         }
         let payload = json!({"snapshot": id, "config_only": config_only, "stopped": stopped});
@@ -178,15 +179,9 @@ fn restore(global: &Global, id: &str, config_only: bool) -> Result<Exit, Failure
                 result,
             )
             .await?;
-        for name in target.start_order().unwrap_or_default() {
-            if stopped.contains(&name.name) {
-                supervisor
-                    .start(&name.name)
-                    .await
-                    .map_err(|e| Failure::target(e.to_string()))?;
-            }
-        }
+        let started = start_again(&supervisor, &stopped).await;
         let r = restored.map_err(|e| Failure::target(e.to_string()))?;
+        started?;
         if global.json {
             print(
                 &json!({"snapshot": id, "restored": r.restored, "kept_as": r.kept_as}).to_string(),
@@ -202,4 +197,15 @@ fn restore(global: &Global, id: &str, config_only: bool) -> Result<Exit, Failure
         }
         Ok(Exit::Healthy)
     })
+}
+
+/// Starts what was stopped, in the opposite order.
+async fn start_again(supervisor: &Supervisor, stopped: &[String]) -> Result<(), Failure> {
+    for name in stopped.iter().rev() {
+        supervisor
+            .start(name)
+            .await
+            .map_err(|e| Failure::target(e.to_string()))?;
+    }
+    Ok(())
 }

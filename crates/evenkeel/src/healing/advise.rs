@@ -220,6 +220,11 @@ impl World {
                 .map(|r| {
                     let verdict = r.verdict.map_or("unfinished", |v| match v {
                         RunVerdict::Passed => "passed",
+                        RunVerdict::Failed
+                            if r.rollback.as_ref().is_some_and(|b| b.restored.is_empty()) =>
+                        {
+                            "failed, nothing to roll back"
+                        }
                         RunVerdict::Failed => "failed, rolled back",
                         RunVerdict::Stuck => "failed, not rolled back",
                     });

@@ -40,6 +40,9 @@ impl World {
             (None, AnomalyType::MANUAL_REQUEST, Some(VerifyWith::Test(test))) => {
                 self.by_test(anomaly, test).await
             }
+            (None, AnomalyType::MANUAL_REQUEST, Some(VerifyWith::Monitor(monitor))) => {
+                self.by_monitor(anomaly, monitor).await
+            }
             (None, AnomalyType::HIGH_FAILURE_RATE, _) => self.by_suite(anomaly).await,
             (None, AnomalyType::LATENCY_SPIKE, _) => self.by_probes(anomaly).await,
             (None, AnomalyType::ERROR_RATE_SPIKE, _) => {
@@ -98,6 +101,30 @@ impl World {
             details,
             duration_ms: 0,
             context: test_context(&result),
+        }
+    }
+
+    /// A watchdog monitor by its name, for runs that a person asked for.
+    async fn by_monitor(&self, anomaly: &Anomaly, monitor: &str) -> Verification {
+        let limits = &self.config.watchdog.thresholds;
+        let judged = |unit: &str, threshold: f64| Anomaly {
+            unit: unit.to_owned(),
+            threshold,
+            ..anomaly.clone()
+        };
+        match monitor {
+            "latency_p95" => self.by_probes(&judged("ms", limits.latency_p95)).await,
+            "error_rate" => {
+                let anomaly = judged("ratio", limits.error_rate);
+                self.by_test_or_probes(&anomaly, "Concurrent API Requests")
+                    .await
+            }
+            "memory_growth" => {
+                self.by_memory(&judged("MB/h", limits.memory_growth_mb))
+                    .await
+            }
+            // The linter knows these names; what is left is `liveness`.
+            _ => self.by_readiness(anomaly).await,
         }
     }
 
