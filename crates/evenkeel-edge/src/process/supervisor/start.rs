@@ -18,8 +18,10 @@ use crate::process::{control, spawn};
 
 /// A service without `ready` counts as running when it has not ended within this time.
 const SETTLE: Duration = Duration::from_millis(100);
-/// First and longest time between two looks whether it is ready.
-const READY_INTERVAL_MIN: Duration = Duration::from_millis(5);
+/// Between two looks whether it is ready passes this part of the time since the first: it is seen a tenth late at most.
+const READY_INTERVAL_PART: u32 = 10;
+/// Shortest and longest time between two looks.
+const READY_INTERVAL_MIN: Duration = Duration::from_millis(2);
 const READY_INTERVAL_MAX: Duration = Duration::from_millis(200);
 /// Longest time that one look may take.
 const READY_DEADLINE_MAX: Duration = Duration::from_secs(2);
@@ -178,7 +180,6 @@ impl Inner {
         let begun = Instant::now();
         let check = Check::of(&slot.spec, &self.target)?;
         let mut last = None;
-        let mut interval = READY_INTERVAL_MIN;
         loop {
             let left = timeout.saturating_sub(begun.elapsed());
             if left.is_zero()
@@ -220,11 +221,12 @@ impl Inner {
                 run = self.follow(slot, &run, exit, begun + timeout).await?;
                 continue;
             }
+            let interval = (begun.elapsed() / READY_INTERVAL_PART)
+                .clamp(READY_INTERVAL_MIN, READY_INTERVAL_MAX);
             tokio::select! {
                 _ = ended(slot, &run) => {}
                 () = tokio::time::sleep(interval.min(left)) => {}
             }
-            interval = (interval * 3 / 2).min(READY_INTERVAL_MAX);
         }
     }
 
