@@ -35,3 +35,7 @@ fmt:
 # Licences and advisories (needs cargo-deny)
 deny:
     cargo deny check
+
+# Many more seeds through the simulator than the test command runs; minutes
+sim:
+    cargo test -p evenkeel-sim --release -- --ignored
