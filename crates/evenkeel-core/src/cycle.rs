@@ -8,11 +8,13 @@
 //! in that attempt; no step runs without its prepared intent; failed attempts never exceed the rules; a closed cycle
 //! takes no further event.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::anomaly::Anomaly;
 use crate::effect::Effect;
+pub use crate::outcome::{Outcome, Rules, RunVerdict};
+
 use crate::event::{Advice, AlertRef, Event, SnapshotRef, Trigger, Verification};
 use crate::playbook::plan::ChosenBy;
 use crate::playbook::{
@@ -23,74 +25,6 @@ use crate::time::Timestamp;
 /// After this many crashes of Evenkeel in one cycle a step of unknown outcome is taken back instead of tried again;
 /// after twice as many a rollback is given up and a person called.
 pub const CRASHES_MAX: u32 = 3;
-
-/// How much a cycle may do. Recorded with the cycle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rules {
-    /// Failed attempts for an anomaly type before an advisor is asked.
-    pub max_attempts: u32,
-    /// How long the signal must stay normal after a passed re-test, in milliseconds; 0 skips the window.
-    pub settle_ms: u64,
-    /// Wait between a failed attempt and the next, in milliseconds.
-    pub retry_wait_ms: u64,
-    /// How many advisors may be asked; 0 when escalation is off.
-    pub advisors: u32,
-}
-
-/// How a cycle ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// A playbook helped, the re-test passed, and the signal stayed normal.
-    Resolved,
-    /// The same, with an advisor's playbook.
-    ResolvedWithAdvice,
-    /// No attempt helped, and then the anomaly went away by itself.
-    Cleared,
-    /// Nothing helped; a person was alerted.
-    HumanAlert,
-    /// A rollback failed: the target is neither as it was nor healed; a person was alerted. Never folded into the
-    /// others.
-    Stuck,
-}
-
-impl Outcome {
-    /// The anomaly is gone.
-    pub fn healed(self) -> bool {
-        matches!(
-            self,
-            Self::Resolved | Self::ResolvedWithAdvice | Self::Cleared
-        )
-    }
-
-    /// A playbook ended it: not luck, and not a person.
-    pub fn fixed(self) -> bool {
-        matches!(self, Self::Resolved | Self::ResolvedWithAdvice)
-    }
-
-    /// As records write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Resolved => "resolved",
-            Self::ResolvedWithAdvice => "resolved_with_advice",
-            Self::Cleared => "cleared",
-            Self::HumanAlert => "human_alert",
-            Self::Stuck => "stuck",
-        }
-    }
-}
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RunVerdict {
-    /// Verified, and stayed normal.
-    Passed,
-    /// Did not help, and was taken back.
-    Failed,
-    /// Did not help, and could not be taken back.
-    Stuck,
-}
 
 /// Where a cycle is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -775,103 +709,4 @@ fn worth_undoing(op: &UndoOp) -> Option<UndoOp> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::playbook::KeyChange;
-    use serde_json::json;
-
-    const AT: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-
-    fn event(value: Value) -> Event {
-        serde_json::from_value(value).unwrap()
-    }
-
-    fn cycle(chosen_by: &str, step: &Value) -> Cycle {
-        let opened = event(json!({
-            "event": "opened", "trigger": "watchdog", "prior_attempts": 0,
-            "anomaly": {"type": "error_rate_spike", "severity": "high", "current": 0.2, "threshold": 0.05,
-                        "details": "", "since": "2026-01-31T12:00:00Z"},
-            "rules": {"max_attempts": 3, "settle_ms": 0, "retry_wait_ms": 0, "advisors": 0},
-            "plan": {"playbook": "p", "chosen_by": chosen_by, "risk": "low", "tier": "tier_1", "params": {},
-                     "steps": [step]},
-        }));
-        let mut cycle = Cycle::open("wf_1", AT, &opened).unwrap();
-        let snapshot = json!({"id": "s", "dir": "s", "bytes": 1, "files": 1});
-        let taken = event(json!({"event": "snapshot_taken", "snapshot": snapshot}));
-        cycle.apply(AT, &taken).unwrap();
-        cycle
-    }
-
-    fn double_the_pool() -> Value {
-        json!({"id": "a", "action": {"set_tunable": {"name": "pool", "factor": 2}}, "timeout_ms": 1, "retries": 1,
-               "on_failure": "fail", "undo": "reversible", "idempotent": true})
-    }
-
-    fn prepared(before: u32, after: u32) -> Event {
-        event(json!({"event": "step_prepared", "step": 0, "prepared": {
-            "action": {"set_config": {"file": "f", "set": {"pool": after}}}, "summary": "",
-            "undo": [{"kind": "restore_keys", "file": "/f", "keys": [
-                {"key": "pool", "before": before, "after": after}]}],
-        }}))
-    }
-
-    /// A step that fails or is cut off may have happened: what its first try changed is taken back too.
-    #[test]
-    fn a_step_that_is_prepared_again_keeps_the_undo_of_its_first_try() {
-        let mut cycle = cycle("mapping", &double_the_pool());
-        cycle.apply(AT, &prepared(2, 4)).unwrap();
-        let failed = json!({"ok": false, "message": "timed out", "duration_ms": 1});
-        let finished = event(json!({"event": "step_finished", "step": 0, "outcome": failed}));
-        cycle.apply(AT, &finished).unwrap();
-        cycle.apply(AT, &prepared(4, 8)).unwrap();
-        let befores: Vec<Option<Value>> = cycle
-            .run()
-            .unwrap()
-            .undo_ops()
-            .iter()
-            .map(|op| match op {
-                UndoOp::RestoreKeys { keys, .. } => keys[0].before.clone(),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(befores, [Some(json!(2)), Some(json!(4))]);
-    }
-
-    #[test]
-    fn what_a_second_try_finds_as_it_should_be_is_not_undone_twice() {
-        let mut cycle = cycle("mapping", &double_the_pool());
-        cycle.apply(AT, &prepared(2, 4)).unwrap();
-        let resumed = event(json!({"event": "resumed", "after_crash": true}));
-        cycle.apply(AT, &resumed).unwrap();
-        let verified = event(json!({"event": "verified", "verification": {
-            "passed": false, "verification_method": "readiness", "subject": "", "metric": "", "before": null,
-            "after": null, "improvement": "", "inconclusive": false, "details": "", "duration_ms": 1}}));
-        cycle.apply(AT, &verified).unwrap();
-        cycle.apply(AT, &prepared(4, 4)).unwrap();
-        let keys = vec![KeyChange {
-            key: "pool".into(),
-            before: Some(json!(2)),
-            after: json!(4),
-        }];
-        let file = "/f".into();
-        assert_eq!(
-            cycle.run().unwrap().undo_ops(),
-            [UndoOp::RestoreKeys { file, keys }]
-        );
-    }
-
-    #[test]
-    fn an_advisors_attempt_never_counts_even_when_it_cannot_be_taken_back() {
-        for (chosen_by, counted) in [("advisor", 0), ("mapping", 1)] {
-            let mut cycle = cycle(chosen_by, &double_the_pool());
-            let refused = event(json!({"event": "step_refused", "step": 0, "error": ""}));
-            cycle.apply(AT, &refused).unwrap();
-            cycle.apply(AT, &refused).unwrap();
-            let failed = json!({"ok": false, "restored": [], "errors": ["disk full"]});
-            let rolled_back = event(json!({"event": "rolled_back", "outcome": failed}));
-            cycle.apply(AT, &rolled_back).unwrap();
-            cycle.apply(AT, &Event::RunConcluded).unwrap();
-            assert_eq!(cycle.failed_attempts, counted, "{chosen_by}");
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cycle::Outcome;
+use crate::outcome::Outcome;
 
 /// What is due now. Carried out only after the event that led here is recorded.
 #[derive(Clone, Debug, PartialEq, Serialize)]

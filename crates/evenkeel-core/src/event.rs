@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::anomaly::Anomaly;
-use crate::cycle::{Outcome, Rules};
+use crate::outcome::{Outcome, Rules};
 use crate::playbook::{Plan, Prepared, RollbackOutcome, StepOutcome};
 use crate::time::Timestamp;
 

@@ -16,7 +16,7 @@ use evenkeel_core::healer::Admission;
 use evenkeel_core::measure::{SuiteResult, TestStatus};
 use evenkeel_core::playbook::Plan;
 use evenkeel_detect::Baseline;
-use evenkeel_stress::{Progress, run_suite};
+use evenkeel_stress::run_suite;
 use serde_json::json;
 
 use crate::audit::AuditEndpoint;
@@ -197,7 +197,6 @@ impl Orchestrator {
         self.ui.say(&Say::StressStarted {
             total: world.tests.len(),
         });
-        let ui = self.ui.clone();
         let context = world.test_context();
         let cancel = context.cancel.clone();
         let stop = self.stop.clone();
@@ -205,23 +204,7 @@ impl Orchestrator {
             stop.requested().await;
             cancel.cancel();
         });
-        let mut progress = move |p: Progress<'_>| match p {
-            Progress::TestStarted { index, total, name } => ui.say(&Say::TestStarted {
-                index,
-                total,
-                name: name.to_owned(),
-            }),
-            Progress::TestFinished {
-                index,
-                total,
-                result,
-            } => ui.say(&Say::TestFinished {
-                index,
-                total,
-                result: Box::new(result.clone()),
-            }),
-        };
-        let suite = run_suite(&world.tests, &context, &mut progress).await;
+        let suite = run_suite(&world.tests, &context, &mut self.ui.test_progress()).await;
         stopping.abort();
         self.ui.say(&Say::StressFinished {
             suite: Box::new(suite.clone()),

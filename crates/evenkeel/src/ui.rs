@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use evenkeel_core::anomaly::Anomaly;
 use evenkeel_core::measure::{SuiteResult, TestResult};
+use evenkeel_stress::Progress;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -214,6 +215,29 @@ impl Ui {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .show(say);
+    }
+
+    /// Tells how a suite of stress tests goes on.
+    pub fn test_progress(&self) -> impl FnMut(Progress<'_>) + Send + use<> {
+        let ui = self.clone();
+        move |progress| {
+            ui.say(&match progress {
+                Progress::TestStarted { index, total, name } => Say::TestStarted {
+                    index,
+                    total,
+                    name: name.to_owned(),
+                },
+                Progress::TestFinished {
+                    index,
+                    total,
+                    result,
+                } => Say::TestFinished {
+                    index,
+                    total,
+                    result: Box::new(result.clone()),
+                },
+            });
+        }
     }
 
     /// A note.

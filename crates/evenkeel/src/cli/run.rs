@@ -6,7 +6,7 @@ use std::sync::Arc;
 use evenkeel_core::redact::Redactor;
 use evenkeel_core::{SuiteResult, TestStatus};
 use evenkeel_edge::process::{Options as SuperviseOptions, Supervisor};
-use evenkeel_stress::{Cancel, Progress, TestContext, TestSpec, run_suite};
+use evenkeel_stress::{Cancel, TestContext, TestSpec, run_suite};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -184,23 +184,7 @@ pub(super) fn stress(global: &Global, wanted: &[String]) -> Result<Exit, Failure
         // Without a running Evenkeel nobody answers the self-test; so this command answers it itself.
         let responder = crate::healing::responder(&config);
         ui.say(&Say::StressStarted { total: tests.len() });
-        let suite = run_suite(&tests, &context, &mut |p: Progress<'_>| match p {
-            Progress::TestStarted { index, total, name } => ui.say(&Say::TestStarted {
-                index,
-                total,
-                name: name.to_owned(),
-            }),
-            Progress::TestFinished {
-                index,
-                total,
-                result,
-            } => ui.say(&Say::TestFinished {
-                index,
-                total,
-                result: Box::new(result.clone()),
-            }),
-        })
-        .await;
+        let suite = run_suite(&tests, &context, &mut ui.test_progress()).await;
         stopping.abort();
         if let Some(responder) = responder {
             responder.stop().await;
