@@ -34,27 +34,51 @@ impl Reader {
     /// Entries since a time that have one of [`ERROR_RESULTS`], and all entries since then, leaving out those
     /// of the excluded actors and subsystems. `since` is inclusive and spelled as in the log.
     pub fn error_share(&self, since: &str, exclude: Exclude<'_>) -> Result<Counts, LedgerError> {
-        let mut values = vec![Value::Text(since.to_owned())];
-        let mut sql = format!("{} WHERE timestamp >= ?1", select());
+        entry::check_timestamp("since", since)?;
+        let values = vec![Value::Text(since.to_owned())];
+        let sql = format!("{} WHERE timestamp >= ?1", select());
+        self.counts_without(sql, values, exclude)
+    }
+
+    /// As [`Reader::error_share`], by place instead of time: the entries after sequence `after`, up to and with `until`.
+    /// Read so in parts each entry is counted exactly once, however late it was committed after its timestamp.
+    pub fn error_share_between(
+        &self,
+        after: u64,
+        until: u64,
+        exclude: Exclude<'_>,
+    ) -> Result<Counts, LedgerError> {
+        let place = |n: u64| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX));
+        let values = vec![place(after), place(until)];
+        let sql = format!("{} WHERE sequence > ?1 AND sequence <= ?2", select());
+        self.counts_without(sql, values, exclude)
+    }
+
+    fn counts_without(
+        &self,
+        mut sql: String,
+        mut values: Vec<Value>,
+        exclude: Exclude<'_>,
+    ) -> Result<Counts, LedgerError> {
         for (column, names) in [("actor", exclude.actors), ("subsystem", exclude.subsystems)] {
             for name in names {
                 values.push(Value::Text((*name).to_owned()));
                 sql = format!("{sql} AND {column} <> ?{}", values.len());
             }
         }
-        self.counts(since, &sql, &values)
+        self.counts(&sql, &values)
     }
 
     /// Playbook runs that were completed since a time: those with one of [`ERROR_RESULTS`], and all.
     pub fn playbook_run_counts(&self, since: &str) -> Result<Counts, LedgerError> {
         // The plus keeps SQLite from walking through all runs there ever were: the window is the small set.
         let sql = format!("{} WHERE timestamp >= ?1 AND +action = ?2", select());
+        entry::check_timestamp("since", since)?;
         let values = [since, schema::PLAYBOOK_RUN].map(|text| Value::Text(text.to_owned()));
-        self.counts(since, &sql, &values)
+        self.counts(&sql, &values)
     }
 
-    fn counts(&self, since: &str, sql: &str, values: &[Value]) -> Result<Counts, LedgerError> {
-        entry::check_timestamp("since", since)?;
+    fn counts(&self, sql: &str, values: &[Value]) -> Result<Counts, LedgerError> {
         self.statement(sql, |statement| {
             statement.query_row(params_from_iter(values), |row| {
                 Ok(Counts {

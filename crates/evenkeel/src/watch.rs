@@ -106,6 +106,8 @@ impl Watch {
         let (tx, events) = mpsc::channel(EVENTS_MAX);
         let (stopper, stop) = stop::pair();
         let interval = Duration::from_millis(world.config.watchdog.interval_ms);
+        let reader = journal.ledger().reader().ok();
+        let newest = reader.as_ref().and_then(|r| r.head().ok());
         let mut observer = Observer {
             detector: world.watchdog.clone(),
             supervisor: world.supervisor.clone(),
@@ -113,9 +115,9 @@ impl Watch {
             probes: world.probes.clone(),
             probe_service: world.probe_service(),
             deadline: world.probe_deadline(),
-            reader: journal.ledger().reader().ok().map(Mutex::new),
+            reader: reader.map(Mutex::new),
             collectors: Collectors::new(&world.config),
-            ledger_since: clock::now(),
+            ledger_seen: newest.map_or(0, |head| head.sequence),
             status_file: layout.status(),
             seen_ready: BTreeMap::new(),
             tx,
@@ -167,7 +169,8 @@ struct Observer {
     /// Behind a lock only because a connection may not be shared; nobody else uses it.
     reader: Option<Mutex<Reader>>,
     collectors: Collectors,
-    ledger_since: Timestamp,
+    /// The newest entry that was counted. By its place, not its time: it is committed a little after that.
+    ledger_seen: u64,
     status_file: std::path::PathBuf,
     seen_ready: BTreeMap<String, ProcessId>,
     tx: mpsc::Sender<(WatchEvent, Instant)>,
@@ -330,16 +333,17 @@ impl Observer {
             actors: &OWN_ACTORS,
             subsystems: &OWN_SUBSYSTEMS,
         };
-        if let Ok(counts) = reader.error_share(&self.ledger_since.to_string(), exclude) {
-            samples.extend(sample(
-                now,
-                "immutable_log",
-                SampleValue::Counts {
-                    errors: counts.failed,
-                    total: counts.total,
-                },
-            ));
-            self.ledger_since = now;
+        let counted = reader.head().and_then(|head| {
+            let counts = reader.error_share_between(self.ledger_seen, head.sequence, exclude)?;
+            Ok((head.sequence, counts))
+        });
+        if let Ok((sequence, counts)) = counted {
+            let value = SampleValue::Counts {
+                errors: counts.failed,
+                total: counts.total,
+            };
+            samples.extend(sample(now, "immutable_log", value));
+            self.ledger_seen = sequence;
         }
         let ten_minutes_ago = now.plus_millis(-600_000);
         if let Ok(counts) = reader.playbook_run_counts(&ten_minutes_ago.to_string()) {

@@ -215,6 +215,12 @@ fn error_share_counts_the_targets_errors_only() {
         }
     );
     assert_eq!(share(100, ours), Counts::default());
+    // In parts each entry counts once, wherever it is cut.
+    for cut in 0..=9 {
+        let part = |after, until| reader.error_share_between(after, until, ours).unwrap();
+        let (one, two) = (part(0, cut), part(cut, 9));
+        assert_eq!((one.failed + two.failed, one.total + two.total), (4, 7));
+    }
     assert!(matches!(
         reader.error_share("x", ours),
         Err(LedgerError::Invalid { .. })

@@ -28,7 +28,9 @@ pub(crate) fn append(table: &mut Table) -> anyhow::Result<()> {
         file.sync_data()?;
         let disk = now_ms() - begun;
         let entry = NewEntry {
-            timestamp: jiff::Timestamp::now().to_string(),
+            timestamp: jiff::Timestamp::now()
+                .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+                .to_string(),
             actor: "benchmark".into(),
             action: "append".into(),
             resource: "disk".into(),

@@ -81,7 +81,7 @@ fn status_mb(pid: u32, key: &str) -> anyhow::Result<f64> {
         .context("/proc/PID/status")?
         .trim()
         .parse()?;
-    Ok(kb / 1024.0)
+    Ok(kb * 1_024.0 / 1e6)
 }
 
 /// The eight tests against a healthy Grace.
@@ -124,7 +124,7 @@ pub(crate) fn size(table: &mut Table) -> anyhow::Result<()> {
         "release binary",
         "MB",
         Some(25.0),
-        Samples(vec![bytes as f64 / 1_048_576.0]),
+        Samples(vec![bytes as f64 / 1e6]),
     );
     table.note(
         "a clean release build is measured apart: `CARGO_TARGET_DIR=$(mktemp -d) cargo build --release --timings`, \

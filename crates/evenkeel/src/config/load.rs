@@ -182,7 +182,9 @@ fn check(c: &Config) -> Result<(), Mistake> {
             "nothing to guard: give a `base_url`, or at least one [[target.services]]".into(),
         ));
     }
-    for test in &c.stress.tests {
+    // As they will run: one of the eight's names with one number changed keeps everything else of it.
+    let is_configured = |name: &str| c.stress.tests.iter().any(|t| t.name == name);
+    for test in c.tests().iter().filter(|t| is_configured(&t.name)) {
         test.validate()
             .map_err(|e| (at("stress.tests"), e.to_string()))?;
     }
@@ -319,6 +321,21 @@ interval_ms = 1000
                 "{to}: {shown}"
             );
         }
+    }
+
+    #[test]
+    fn one_number_of_a_built_in_test_can_be_changed() {
+        let change = |line: &str| {
+            let test = "[[stress.tests]]\nname = \"Health Endpoint Load\"\nkind = \"http-load\"\n";
+            read(&format!("{GOOD}\n{test}{line}\n"))
+        };
+        let c = change("concurrency = 4").unwrap();
+        let tests = c.tests();
+        let test = tests.iter().find(|t| t.name == "Health Endpoint Load");
+        let test = test.unwrap();
+        assert_eq!((test.concurrency, test.requests), (Some(4), Some(50)));
+        assert_eq!((tests.len(), test.endpoints.len()), (8, 1));
+        assert!(change("concurrency = 0").is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `evenkeel demo`: each scenario from the start of Grace to the verdict, with its cause really there and really gone.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::support::{Finished, LONG, Stage, machine_alone, machine_shared, processes_of, rows};
 
@@ -20,7 +20,7 @@ pub(crate) fn play(scenario: &str, code: i32) -> Played {
         .start(&["demo", "--scenario", scenario])
         .finish(LONG)
         .expect(code);
-    assert!(begun.elapsed() < Duration::from_secs(60), "{scenario}");
+    assert!(begun.elapsed() < LONG, "{scenario}");
     let left = processes_of(stage.path());
     assert!(left.is_empty(), "{scenario} left running: {left:?}");
     end.says("Boot pipeline completes (7/7 stages)")

@@ -4,11 +4,20 @@
 //! Waits poll a condition with a deadline. They look at processes through `/proc`, so they run on Linux.
 
 #![cfg(target_os = "linux")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test an unwrap is an assertion, in its helpers too"
+)]
 
+mod audit;
 mod bad_input;
 mod crash;
+#[cfg(feature = "demo")]
 mod demo;
 mod interrupt;
+mod output;
 mod outside;
+mod secrets;
+#[cfg(feature = "demo")]
 mod spec_lines;
 mod support;

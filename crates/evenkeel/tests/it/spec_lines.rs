@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use sha2::Digest as _;
 
 use crate::demo::{Played, snapshots};
 use crate::support::{Finished, rows, scalar};
@@ -211,7 +212,6 @@ pub(crate) fn files_are_as_specified(played: &Played) {
         for file in metadata["files"].as_array().unwrap() {
             let bytes = std::fs::read(dir.join(file["name"].as_str().unwrap())).unwrap();
             assert_eq!(file["size"], bytes.len());
-            use sha2::Digest as _;
             assert_eq!(file["sha256"], hex::encode(sha2::Sha256::digest(&bytes)));
         }
         let anomaly = json(&dir.join("anomaly.json"));

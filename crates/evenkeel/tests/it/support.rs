@@ -9,12 +9,12 @@ use std::process::{Command, Stdio};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-pub(crate) use http::{HttpServer, Request, free_port, get, post};
+pub(crate) use http::{HttpServer, free_port, get, post};
 pub(crate) use ledger::{Row, rows, rows_of_cycles, scalar};
 pub(crate) use process::{Finished, Running, alive, environ, processes_of, signal};
 
 /// Longest wait for anything that has no limit of its own.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_mins(1);
 /// Longest wait for something that should come at once, on a busy machine.
 pub(crate) const SHORT: Duration = Duration::from_secs(15);
 

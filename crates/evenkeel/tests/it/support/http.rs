@@ -54,6 +54,8 @@ fn exchange(port: u16, request: &str) -> Option<u16> {
 pub(crate) struct Request {
     /// Request line and headers, as they came.
     pub(crate) head: String,
+    /// The body.
+    pub(crate) body: String,
 }
 
 /// A server in this process that answers by a function and remembers what it was asked.
@@ -112,8 +114,9 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Request>>, answer: &dyn Fn(&Req
                 _ => return,
             }
         }
+        let body = String::from_utf8_lossy(&got[end + 4..end + 4 + length]).into_owned();
         got.drain(..end + 4 + length);
-        let request = Request { head };
+        let request = Request { head, body };
         let status = answer(&request);
         seen.lock()
             .unwrap_or_else(PoisonError::into_inner)

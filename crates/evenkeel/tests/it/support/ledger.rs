@@ -11,7 +11,6 @@ use serde_json::Value;
 pub(crate) struct Row {
     pub(crate) sequence: i64,
     pub(crate) timestamp: String,
-    pub(crate) actor: String,
     pub(crate) action: String,
     pub(crate) subsystem: String,
     pub(crate) result: String,
@@ -34,18 +33,17 @@ fn open(file: &Path) -> rusqlite::Result<Connection> {
 fn read(file: &Path, condition: &str) -> rusqlite::Result<Vec<Row>> {
     let connection = open(file)?;
     let mut statement = connection.prepare(&format!(
-        "SELECT sequence, timestamp, actor, action, subsystem, result, payload FROM immutable_log
+        "SELECT sequence, timestamp, action, subsystem, result, payload FROM immutable_log
          WHERE {condition} ORDER BY sequence"
     ))?;
     let rows = statement.query_map([], |row| {
-        let payload: String = row.get(6)?;
+        let payload: String = row.get(5)?;
         Ok(Row {
             sequence: row.get(0)?,
             timestamp: row.get(1)?,
-            actor: row.get(2)?,
-            action: row.get(3)?,
-            subsystem: row.get(4)?,
-            result: row.get(5)?,
+            action: row.get(2)?,
+            subsystem: row.get(3)?,
+            result: row.get(4)?,
             payload: serde_json::from_str(&payload).unwrap(),
         })
     })?;
