@@ -130,9 +130,16 @@ impl Stage {
         ] {
             ui.note(format!("  {what:<18} {}", l.shown(&path)));
         }
-        ui.note(format!(
-            "Look around: evenkeel --data-dir {data} history | status | report | ledger tail"
-        ));
+        // As it was called: `cargo run` puts no `evenkeel` on the path.
+        let program = std::env::args_os().next().map_or_else(
+            || "evenkeel".to_owned(),
+            |name| name.to_string_lossy().into_owned(),
+        );
+        for command in ["history", "status", "report", "ledger tail"] {
+            ui.note(format!(
+                "  look around with   {program} --data-dir {data} {command}"
+            ));
+        }
     }
 }
 
