@@ -42,7 +42,9 @@ impl Scenario {
             Self::ErrorSpike => {
                 "a report job has opened Grace's database, taken the write lock and never let go"
             }
-            Self::DbPool => "Grace has one database connection for everybody",
+            Self::DbPool => {
+                "Grace has one database connection for everybody, and nobody waits long for it"
+            }
             Self::RateLimit => "Grace's limiter lets five requests a second through",
             Self::Latency => "the model server that Grace asks takes 2.5 seconds for every answer",
             Self::Crash => "Grace's API process is killed while it is watched",
@@ -66,7 +68,8 @@ impl Scenario {
             Self::MemoryLeak => settings.sessions.max_entries = 0,
             Self::DbPool => {
                 settings.database.pool_size = 1;
-                settings.database.pool_timeout_ms = 50;
+                // A tenth of what the last of twenty waits for here, so that a fast machine shows the fault too.
+                settings.database.pool_timeout_ms = 5;
             }
             Self::RateLimit => {
                 settings.limits.requests_per_second = 5.0;
