@@ -25,12 +25,14 @@ pub const TAG: &[u8; 18] = b"evenkeel-leaf-v1\n\0";
 /// RFC 6962's prefix for the hash of a leaf.
 const LEAF_PREFIX: u8 = 0x00;
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// The value of each lower-case hexadecimal digit, 0xff for any other byte.
 const NIBBLE: [u8; 256] = {
     let mut table = [0xff; 256];
     let mut value = 0;
     while value < 16 {
-        table[b"0123456789abcdef"[value as usize] as usize] = value;
+        table[DIGITS[value as usize] as usize] = value;
         value += 1;
     }
     table
@@ -68,15 +70,34 @@ impl Hash {
         (wrong <= 0x0f).then_some(Self(bytes))
     }
 
+    /// The 64 digits, without a place on the heap.
+    pub(crate) fn to_hex(self) -> HexDigits {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 0x0f)];
+        }
+        HexDigits(digits)
+    }
+
     /// SHA-256 of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 }
 
+/// A hash as text.
+pub(crate) struct HexDigits([u8; 64]);
+
+impl HexDigits {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+}
+
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        f.write_str(self.to_hex().as_str())
     }
 }
 

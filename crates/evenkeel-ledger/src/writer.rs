@@ -15,7 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::files::{self, Identity};
+use crate::files::Identity;
 use crate::ledger::{Head, State, lock};
 use crate::merkle::Frontier;
 use crate::signed::SignedCheckpoint;

@@ -39,7 +39,9 @@ impl Writer {
             Work::Rotate(new, reply) => {
                 self.run_control(state, reply, |draft| rotate(draft, &new));
             }
-            Work::Stop(reason, reply) => self.run_control(state, reply, |draft| stop(draft, &reason)),
+            Work::Stop(reason, reply) => {
+                self.run_control(state, reply, |draft| stop(draft, &reason));
+            }
             Work::Resume(reason, reply) => {
                 self.run_control(state, reply, |draft| resume(draft, &reason));
             }

@@ -28,15 +28,22 @@ impl Writer {
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Self, LedgerError> {
         let conn = connect::writer(path, options)?;
         let fail = |error| LedgerError::sqlite(path, OPENING, &error);
+        if is_incomplete(&conn).map_err(fail)? {
+            // A file that does not verify is not touched.
+            check_tail(&conn, path)?;
+            complete(&conn).map_err(|error| node_error(path, error))?;
+        }
         // Before the tail is read: what another process commits in between is looked at with the first commit.
         let data_version = data_version(&conn).map_err(fail)?;
+        // Log, tree and checkpoints of one moment.
+        conn.execute_batch("BEGIN").map_err(fail)?;
         let head = check_tail(&conn, path)?;
-        complete(&conn, head).map_err(|error| node_error(path, error))?;
         let (own, tree) = check_tree(&conn, path, head)?;
         if let Some(signer) = &options.signer {
             check_key(path, &own, signer)?;
         }
         let newest = signed::newest(&conn).map_err(fail)?;
+        conn.execute_batch("COMMIT").map_err(fail)?;
         let io = |error| LedgerError::io(path, OPENING, &error);
         // SQLite resolves links once, so does this: later the same names are looked at.
         let path = fs::canonicalize(path).map_err(io)?;
@@ -90,12 +97,17 @@ impl Writer {
     }
 }
 
-/// Brings an older format up to this one, and the nodes of the tree up to the log. Mostly there is nothing to do.
-fn complete(conn: &Connection, head: Head) -> Result<(), NodeError> {
-    let old = schema::version(conn)? < schema::VERSION;
-    if !old && nodes::count(conn, 1)? >= nodes::due(head.sequence, 1) {
-        return Ok(());
+/// Whether the file has an older format, or fewer nodes than its log is due.
+fn is_incomplete(conn: &Connection) -> rusqlite::Result<bool> {
+    if !schema::has_log(conn)? {
+        return Ok(false);
     }
+    Ok(schema::version(conn)? < schema::VERSION
+        || nodes::are_kept(conn)? && nodes::count(conn, 1)? < nodes::due(last_sequence(conn)?, 1))
+}
+
+/// Brings an older format up to this one, and the nodes of the tree up to the log.
+fn complete(conn: &Connection) -> Result<(), NodeError> {
     let transaction = rusqlite::Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
     // Another process may have been faster, and may have appended since.
     if schema::version(&transaction)? < schema::VERSION {
@@ -272,7 +284,7 @@ fn node_error(path: &Path, error: NodeError) -> LedgerError {
     match error {
         NodeError::Sqlite(error) => LedgerError::sqlite(path, CHECKING, &error),
         NodeError::Missing { level: 0, position } => {
-            let kind = DamageKind::Gap { found: 0 };
+            let kind = DamageKind::Malformed { column: "entry_hash" };
             does_not_verify(path, Some(position + 1), kind)
         }
         NodeError::Missing { level, position } => {
