@@ -9,10 +9,10 @@
 //! | [`note`] | text with signatures; key names, verifier keys, signing keys | `signed-note` |
 //! | [`checkpoint`] | the note text that states a log's size and root | `tlog-checkpoint` |
 //! | [`cosignature`] | a witness's timestamped signature on a checkpoint | `tlog-cosignature`, type 0x04 |
+//! | [`proof`] | that an entry is in a log, that a log has only grown | RFC 6962 2.1, RFC 9162 2.1.3.2, 2.1.4.2 |
 //!
 //! # Invariants
 //!
-//! - **Whatever is parsed may be hostile.** No input panics, overflows or allocates beyond its own stated bound.
 //! - **One spelling.** What parses is written again byte for byte: no leading zeros, canonical base64, no
 //!   carriage returns. What is signed is exactly what is shown.
 //! - **Nothing unverified is believed.** A note's text means nothing before [`note::SignedNote::verify`].
@@ -20,6 +20,7 @@
 pub mod checkpoint;
 pub mod cosignature;
 pub mod note;
+pub mod proof;
 mod text;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -28,3 +29,4 @@ pub use note::{
     Algorithm, KeyError, KeyName, NoteError, SignatureLine, SignedNote, Signer, Verified,
     VerifiedSignature, VerifierKey,
 };
+pub use proof::{Nodes, ProofError, ProveError};
