@@ -9,6 +9,10 @@
 //! | [`note`] | text with signatures; key names, verifier keys, signing keys | `signed-note` |
 //! | [`checkpoint`] | the note text that states a log's size and root | `tlog-checkpoint` |
 //! | [`cosignature`] | a witness's timestamped signature on a checkpoint | `tlog-cosignature`, type 0x04 |
+//! | [`proof`] | that an entry is in a log, that a log has only grown | RFC 6962 2.1, RFC 9162 2.1.3.2, 2.1.4.2 |
+//! | [`bundle`] | a proof of inclusion that checks offline, in one file | `tlog-proof` |
+//! | [`tile`] | the log as static files | `tlog-tiles` |
+//! | [`witness`] | what a log asks a witness, and what a witness answers | `tlog-witness` |
 //!
 //! # Invariants
 //!
@@ -17,14 +21,21 @@
 //!   carriage returns. What is signed is exactly what is shown.
 //! - **Nothing unverified is believed.** A note's text means nothing before [`note::SignedNote::verify`].
 
+pub mod bundle;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod note;
+pub mod proof;
 mod text;
+pub mod tile;
+pub mod witness;
 
+pub use bundle::{BundleError, ProofBundle};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use cosignature::Cosigner;
 pub use note::{
     Algorithm, KeyError, KeyName, NoteError, SignatureLine, SignedNote, Signer, Verified,
     VerifiedSignature, VerifierKey,
 };
+pub use proof::{Nodes, ProofError, ProveError};
+pub use witness::{AddCheckpoint, Decision, Known};

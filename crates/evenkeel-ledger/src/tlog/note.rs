@@ -210,6 +210,25 @@ impl SignedNote {
         Ok(())
     }
 
+    /// Adds a signature as [`add`](Self::add) does, if it is by this key and fits: what a witness answers must not
+    /// push out the log's own line, nor spoil the note.
+    pub fn add_verified(
+        &mut self,
+        line: SignatureLine,
+        key: &VerifierKey,
+    ) -> Result<VerifiedSignature, NoteError> {
+        let only = Self {
+            text: self.text.clone(),
+            signatures: vec![line.clone()],
+        };
+        let verified = only.verify(std::slice::from_ref(key))?;
+        self.add(line)?;
+        let [signature, ..] = verified.signatures.as_slice() else {
+            return Err(NoteError::Unverified);
+        };
+        Ok(signature.clone())
+    }
+
     /// Checks the signatures by keys that are trusted.
     ///
     /// Signatures by other keys are ignored. One by a trusted key that does not fit rejects the whole note, though

@@ -213,6 +213,29 @@ fn adding_replaces_the_keys_own_line_and_keeps_the_bounds() {
 }
 
 #[test]
+fn only_what_is_asked_for_and_fits_is_added_verified() {
+    let mut note = SignedNote::parse(peters_note().as_bytes()).unwrap();
+    let before = note.clone();
+    let key = enoch().verifier().clone();
+    let foreign: SignatureLine = PETER_LINE.parse().unwrap();
+    let spoiled = SignatureLine {
+        signature: vec![0; 64],
+        ..foreign.clone()
+    };
+    for line in [foreign, spoiled] {
+        assert_eq!(note.add_verified(line, &key), Err(NoteError::Unverified));
+    }
+    assert!(matches!(
+        note.add_verified(enoch().sign("another text\n"), &key),
+        Err(NoteError::BadSignature { .. })
+    ));
+    assert_eq!(note, before);
+    let added = note.add_verified(enoch().sign(PETER_TEXT), &key).unwrap();
+    assert_eq!(added, VerifiedSignature { key, time: None });
+    assert_eq!(note.signatures().len(), 2);
+}
+
+#[test]
 fn a_note_of_the_greatest_length_reads_back() {
     let line = enoch().sign("x\n");
     let room = NOTE_BYTES_MAX - 2 - line.to_string().len() - 1;
