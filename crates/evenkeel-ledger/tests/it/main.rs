@@ -8,6 +8,7 @@ mod dropped;
 mod durability;
 mod guards;
 mod open;
+mod prove;
 mod read;
 mod shell;
 mod signed;

@@ -20,7 +20,11 @@ fn sizes(place: &Place) -> Vec<i64> {
     let mut select = conn
         .prepare("SELECT tree_size FROM ledger_checkpoint ORDER BY tree_size")
         .unwrap();
-    select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    select
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
 }
 
 #[test]
@@ -31,13 +35,18 @@ fn each_commit_is_signed_and_told() {
     assert_eq!(first.tree_size, 1);
     let mut watch = ledger.checkpoints();
     watch.mark_unchanged();
-    ledger.append_all_blocking((0..5).map(entry).collect()).unwrap();
+    ledger
+        .append_all_blocking((0..5).map(entry).collect())
+        .unwrap();
     assert!(watch.has_changed().unwrap());
     let newest = watch.borrow_and_update().clone().unwrap();
     assert_eq!(newest.tree_size, 6);
     newest.note.verify(&[signer(1).verifier().clone()]).unwrap();
     let stated = Checkpoint::parse(newest.note.text()).unwrap();
-    assert_eq!((stated.origin.as_str(), stated.size, stated.root), (ORIGIN, 6, newest.root));
+    assert_eq!(
+        (stated.origin.as_str(), stated.size, stated.root),
+        (ORIGIN, 6, newest.root)
+    );
     ledger.close().unwrap();
     assert_eq!(sizes(&place), [1, 6]);
     let report = place.verify();
@@ -45,7 +54,14 @@ fn each_commit_is_signed_and_told() {
     assert_eq!(report.merkle_root, newest.root);
     assert_eq!(report.origin.as_deref(), Some(ORIGIN));
     assert_eq!(report.log_key.as_ref(), Some(signer(1).verifier()));
-    assert_eq!((report.checkpoints, report.newest_checkpoint, report.unsigned), (2, Some(6), 0));
+    assert_eq!(
+        (
+            report.checkpoints,
+            report.newest_checkpoint,
+            report.unsigned
+        ),
+        (2, Some(6), 0)
+    );
     assert_eq!(report.not_anchored, Some((1, 6)));
     // Opened again: the same key, nothing new to introduce.
     let ledger = place.open_signed(1);
@@ -56,10 +72,12 @@ fn each_commit_is_signed_and_told() {
 /// Beyond 256 and 65,536 entries, opened in between: the tree grows on from its stored nodes.
 #[test]
 fn a_long_log_goes_on_from_its_nodes() {
-    let place = Place::signed(700);
+    let place = Place::signed_in_groups(700, 100);
     for n in 0..3 {
         let ledger = place.open_signed(1);
-        ledger.append_all_blocking((0..300).map(entry).collect()).unwrap();
+        ledger
+            .append_all_blocking((0..300).map(entry).collect())
+            .unwrap();
         drop(ledger);
         let report = place.verify();
         assert!(report.is_sound(), "{n}: {:?}", report.damage);
@@ -73,9 +91,17 @@ fn another_key_is_refused_and_named() {
     let place = Place::signed(3);
     let before = place.verify();
     let error = Ledger::open_with(&place.path, &signing(2)).unwrap_err();
-    let LedgerError::WrongKey { trusted, given, .. } = &error else { panic!("{error}") };
-    assert_eq!(*trusted, format!("{ORIGIN}+{:08x}", signer(1).verifier().id()));
-    assert_eq!(*given, format!("{ORIGIN}+{:08x}", signer(2).verifier().id()));
+    let LedgerError::WrongKey { trusted, given, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        *trusted,
+        format!("{ORIGIN}+{:08x}", signer(1).verifier().id())
+    );
+    assert_eq!(
+        *given,
+        format!("{ORIGIN}+{:08x}", signer(2).verifier().id())
+    );
     assert!(error.to_string().contains("rotation"), "{error}");
     assert_eq!(place.verify(), before);
 }
@@ -85,7 +111,10 @@ fn rotation_is_an_entry_signed_by_both_keys() {
     let place = Place::signed(3);
     let ledger = place.open_signed(1);
     let entry_of_it = ledger.wait(ledger.rotate_key(signer(2))).unwrap();
-    assert_eq!((entry_of_it.action.as_str(), entry_of_it.sequence), (own::ROTATE_KEY, 5));
+    assert_eq!(
+        (entry_of_it.action.as_str(), entry_of_it.sequence),
+        (own::ROTATE_KEY, 5)
+    );
     let newest = ledger.checkpoint().unwrap();
     newest.note.verify(&[signer(2).verifier().clone()]).unwrap();
     ledger.append_blocking(entry(9)).unwrap();
@@ -93,10 +122,16 @@ fn rotation_is_an_entry_signed_by_both_keys() {
     let other = Arc::new(Signer::from_seed(KeyName::new("other").unwrap(), [3; 32]));
     for refused in [other, signer(2)] {
         let refused = ledger.wait(ledger.rotate_key(refused));
-        assert!(matches!(refused, Err(LedgerError::Invalid { field: "key", .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(LedgerError::Invalid { field: "key", .. })),
+            "{refused:?}"
+        );
     }
     ledger.close().unwrap();
-    assert!(matches!(Ledger::open_with(&place.path, &signing(1)), Err(LedgerError::WrongKey { .. })));
+    assert!(matches!(
+        Ledger::open_with(&place.path, &signing(1)),
+        Err(LedgerError::WrongKey { .. })
+    ));
     drop(place.open_signed(2));
     let pinned = VerifyOptions {
         log_key: Some(signer(1).verifier().clone()),
@@ -111,7 +146,10 @@ fn rotation_is_an_entry_signed_by_both_keys() {
         ..VerifyOptions::default()
     };
     let report = place.verify_with(&pinned);
-    assert!(matches!(report.damage[0].kind, DamageKind::KeySubstituted { .. }));
+    assert!(matches!(
+        report.damage[0].kind,
+        DamageKind::KeySubstituted { .. }
+    ));
     assert_eq!(report.first_bad_sequence(), Some(1));
 }
 
@@ -124,7 +162,10 @@ fn a_log_without_its_key_says_so_and_goes_on() {
     }
     let report = place.verify();
     assert!(report.is_sound(), "{:?}", report.damage);
-    assert_eq!((report.entries, report.newest_checkpoint, report.unsigned), (7, Some(4), 3));
+    assert_eq!(
+        (report.entries, report.newest_checkpoint, report.unsigned),
+        (7, Some(4), 3)
+    );
     assert!(!report.signing_stopped);
     let stop = Reader::open(&place.path).unwrap().get(5).unwrap().unwrap();
     assert_eq!(stop.action, own::STOP_SIGNING);
@@ -141,7 +182,9 @@ fn a_log_without_its_key_says_so_and_goes_on() {
 fn signing_stops_until_somebody_resumes_it() {
     let place = Place::signed(3);
     let ledger = place.open_signed(1);
-    ledger.wait(ledger.stop_signing("behind the witness".to_owned())).unwrap();
+    ledger
+        .wait(ledger.stop_signing("behind the witness".to_owned()))
+        .unwrap();
     ledger.append_blocking(entry(1)).unwrap();
     assert_eq!(ledger.checkpoint().unwrap().tree_size, 4);
     assert!(ledger.wait(ledger.rotate_key(signer(2))).is_err());
@@ -155,7 +198,9 @@ fn signing_stops_until_somebody_resumes_it() {
     assert!(report.signing_stopped);
     assert_eq!(report.unsigned, 3);
     assert!(ledger.wait(ledger.resume_signing(String::new())).is_err());
-    ledger.wait(ledger.resume_signing("looked at".to_owned())).unwrap();
+    ledger
+        .wait(ledger.resume_signing("looked at".to_owned()))
+        .unwrap();
     assert_eq!(ledger.checkpoint().unwrap().tree_size, 8);
     let report = place.verify();
     assert!(report.is_sound() && !report.signing_stopped && report.unsigned == 0);
@@ -169,7 +214,10 @@ fn a_key_rotated_by_another_process_ends_this_writer() {
     other.append_blocking(entry(1)).unwrap();
     one.append_blocking(entry(2)).unwrap();
     other.wait(other.rotate_key(signer(2))).unwrap();
-    assert!(matches!(one.append_blocking(entry(3)), Err(LedgerError::WrongKey { .. })));
+    assert!(matches!(
+        one.append_blocking(entry(3)),
+        Err(LedgerError::WrongKey { .. })
+    ));
     other.append_blocking(entry(4)).unwrap();
     drop((one, other));
     assert!(place.verify().is_sound());
@@ -186,9 +234,21 @@ fn cosignatures_are_kept_once_and_counted() {
     assert_eq!(add(vec![line]).unwrap(), 0);
     // Of no checkpoint, and more than are kept.
     let stray = ledger.wait(ledger.add_cosignatures(3, vec![witness(8).cosign("x\n", 1)]));
-    assert!(matches!(stray, Err(LedgerError::Invalid { field: "tree_size", .. })));
+    assert!(matches!(
+        stray,
+        Err(LedgerError::Invalid {
+            field: "tree_size",
+            ..
+        })
+    ));
     let many = (0..COSIGNATURES_MAX as u64).map(|n| witness(9).cosign(checkpoint.note.text(), n));
-    assert!(matches!(add(many.collect()), Err(LedgerError::Invalid { field: "cosignatures", .. })));
+    assert!(matches!(
+        add(many.collect()),
+        Err(LedgerError::Invalid {
+            field: "cosignatures",
+            ..
+        })
+    ));
     ledger.append_blocking(entry(1)).unwrap();
     ledger.close().unwrap();
 
@@ -198,8 +258,13 @@ fn cosignatures_are_kept_once_and_counted() {
     };
     let report = place.verify_with(&options);
     assert!(report.is_sound(), "{:?}", report.damage);
-    let [anchor] = &report.anchored[..] else { panic!("{report:?}") };
-    assert_eq!((anchor.by.as_str(), anchor.tree_size, anchor.time), ("witness/7", 4, Some(1_770_000_000)));
+    let [anchor] = &report.anchored[..] else {
+        panic!("{report:?}")
+    };
+    assert_eq!(
+        (anchor.by.as_str(), anchor.tree_size, anchor.time),
+        ("witness/7", 4, Some(1_770_000_000))
+    );
     assert_eq!(report.not_anchored, Some((5, 5)));
     // Whom one does not know one does not believe.
     assert!(place.verify().anchored.is_empty());
@@ -210,17 +275,25 @@ fn cosignatures_are_kept_once_and_counted() {
         conn.execute(sql, [forged.to_string()]).unwrap();
     });
     let report = place.verify_with(&options);
-    assert!(matches!(report.damage[0].kind, DamageKind::CosignatureInvalid { tree_size: 4, .. }), "{report:?}");
+    assert!(
+        matches!(
+            report.damage[0].kind,
+            DamageKind::CosignatureInvalid { tree_size: 4, .. }
+        ),
+        "{report:?}"
+    );
     assert!(report.anchored.is_empty());
 }
 
 /// SAFETY 21: what an accident cannot do to the tables beside the log
 #[test]
 fn no_statement_changes_what_is_signed() {
-    let place = Place::signed(300);
+    let place = Place::signed_in_groups(300, 100);
     let ledger = place.open_signed(1);
     let text = ledger.checkpoint().unwrap().note.text().to_owned();
-    ledger.wait(ledger.add_cosignatures(301, vec![witness(7).cosign(&text, 1)])).unwrap();
+    ledger
+        .wait(ledger.add_cosignatures(301, vec![witness(7).cosign(&text, 1)]))
+        .unwrap();
     drop(ledger);
     let before = place.verify();
     let conn = place.sql();
@@ -253,10 +326,15 @@ fn no_statement_changes_what_is_signed() {
         }
     }
     for recursive in ["OFF", "ON"] {
-        conn.execute_batch(&format!("PRAGMA recursive_triggers = {recursive}")).unwrap();
+        conn.execute_batch(&format!("PRAGMA recursive_triggers = {recursive}"))
+            .unwrap();
         for statement in &statements {
             let error = conn.execute(statement, []).expect_err(statement);
-            assert_eq!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation), "{statement}: {error}");
+            assert_eq!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::ConstraintViolation),
+                "{statement}: {error}"
+            );
         }
     }
     drop(conn);
@@ -270,7 +348,13 @@ fn own_actions_are_not_for_callers() {
     for action in own::ACTIONS {
         let mut entry = entry(1);
         action.clone_into(&mut entry.action);
-        assert!(matches!(ledger.append_blocking(entry), Err(LedgerError::Invalid { field: "action", .. })));
+        assert!(matches!(
+            ledger.append_blocking(entry),
+            Err(LedgerError::Invalid {
+                field: "action",
+                ..
+            })
+        ));
     }
     assert_eq!(ledger.head().sequence, 0);
 }

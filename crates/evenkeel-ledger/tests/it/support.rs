@@ -38,10 +38,15 @@ impl Place {
 
     /// A closed ledger of `n` entries after the one with its key, committed in groups of seven, each signed.
     pub(crate) fn signed(n: u64) -> Self {
+        Self::signed_in_groups(n, 7)
+    }
+
+    /// As [`Self::signed`] in groups of another size.
+    pub(crate) fn signed_in_groups(n: u64, group: usize) -> Self {
         let place = Self::new();
         let ledger = place.open_signed(1);
         let entries: Vec<NewEntry> = (1..=n).map(entry).collect();
-        for batch in entries.chunks(7) {
+        for batch in entries.chunks(group) {
             ledger.append_all_blocking(batch.to_vec()).unwrap();
         }
         ledger.close().unwrap();

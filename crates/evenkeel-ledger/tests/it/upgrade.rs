@@ -14,8 +14,11 @@ fn version_1(entries: u64) -> Place {
     let conn = Connection::open(&place.path).unwrap();
     conn.pragma_update(None, "journal_mode", "WAL").unwrap();
     conn.execute_batch(VERSION_1).unwrap();
-    conn.execute_batch(&format!("PRAGMA application_id = {}; PRAGMA user_version = 1; BEGIN", schema::APPLICATION_ID))
-        .unwrap();
+    conn.execute_batch(&format!(
+        "PRAGMA application_id = {}; PRAGMA user_version = 1; BEGIN",
+        schema::APPLICATION_ID
+    ))
+    .unwrap();
     let mut previous_hash = Hash::ZERO;
     for sequence in 1..=entries {
         let new = entry(sequence);
@@ -34,8 +37,16 @@ fn version_1(entries: u64) -> Place {
         conn.execute(
             "INSERT INTO immutable_log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             rusqlite::params![
-                i64::try_from(sequence).unwrap(), new.timestamp, new.actor, new.action, new.resource,
-                new.subsystem, new.payload, new.result, hash.to_string(), previous_hash.to_string(),
+                i64::try_from(sequence).unwrap(),
+                new.timestamp,
+                new.actor,
+                new.action,
+                new.resource,
+                new.subsystem,
+                new.payload,
+                new.result,
+                hash.to_string(),
+                previous_hash.to_string(),
             ],
         )
         .unwrap();
@@ -46,7 +57,10 @@ fn version_1(entries: u64) -> Place {
 }
 
 fn version(place: &Place) -> i64 {
-    place.sql().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    place
+        .sql()
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap()
 }
 
 #[test]
@@ -90,7 +104,10 @@ fn an_old_file_that_does_not_verify_is_left_as_it_is() {
         .sql()
         .execute_batch("DROP TRIGGER immutable_log_no_update; UPDATE immutable_log SET actor = 'x' WHERE sequence = 20")
         .unwrap();
-    assert!(matches!(Ledger::open(&place.path), Err(LedgerError::DoesNotVerify { .. })));
+    assert!(matches!(
+        Ledger::open(&place.path),
+        Err(LedgerError::DoesNotVerify { .. })
+    ));
     assert_eq!(version(&place), 1);
 }
 
@@ -104,8 +121,11 @@ fn a_ledger_stripped_of_what_was_signed_is_found() {
          DROP TRIGGER immutable_log_no_update; PRAGMA user_version = 1",
     )
     .unwrap();
-    let no_update = VERSION_1.split_inclusive("END;\n").find(|sql| sql.contains("immutable_log_no_update"));
-    conn.execute_batch(&no_update.unwrap()[no_update.unwrap().find("CREATE TRIGGER").unwrap()..]).unwrap();
+    let no_update = VERSION_1
+        .split_inclusive("END;\n")
+        .find(|sql| sql.contains("immutable_log_no_update"));
+    conn.execute_batch(&no_update.unwrap()[no_update.unwrap().find("CREATE TRIGGER").unwrap()..])
+        .unwrap();
     drop(conn);
     let report = place.verify();
     assert_eq!(report.damage.len(), 1, "{:?}", report.damage);

@@ -18,7 +18,10 @@ fn newest(place: &Place) -> SignedNote {
 }
 
 fn at(place: &Place, size: u64) -> SignedNote {
-    checkpoint(place, &format!("SELECT note FROM ledger_checkpoint WHERE tree_size = {size}"))
+    checkpoint(
+        place,
+        &format!("SELECT note FROM ledger_checkpoint WHERE tree_size = {size}"),
+    )
 }
 
 fn checkpoint(place: &Place, sql: &str) -> SignedNote {
@@ -43,8 +46,17 @@ fn tampered(statements: &str) -> (Place, Report) {
 #[track_caller]
 fn expect(statements: &str, sequence: u64, kind: &DamageKind) {
     let (_place, report) = tampered(statements);
-    assert_eq!(report.first_bad_sequence(), Some(sequence), "{statements}: {:?}", report.damage);
-    assert!(report.damage.iter().any(|damage| damage.kind == *kind), "{statements}: {:?}", report.damage);
+    assert_eq!(
+        report.first_bad_sequence(),
+        Some(sequence),
+        "{statements}: {:?}",
+        report.damage
+    );
+    assert!(
+        report.damage.iter().any(|damage| damage.kind == *kind),
+        "{statements}: {:?}",
+        report.damage
+    );
 }
 
 /// A log by the same key with the same number of entries, other from entry `from` on.
@@ -64,34 +76,77 @@ fn rewritten(from: u64) -> Place {
 /// SAFETY 21: the checkpoints themselves edited, exchanged and deleted
 #[test]
 fn a_checkpoint_that_is_not_the_logs_is_found() {
-    let (_place, report) = tampered("UPDATE ledger_checkpoint SET note = replace(note, '15', '16') WHERE tree_size = 15");
+    let (_place, report) = tampered(
+        "UPDATE ledger_checkpoint SET note = replace(note, '15', '16') WHERE tree_size = 15",
+    );
     assert_eq!(report.first_bad_sequence(), Some(15));
-    assert!(matches!(report.damage[..], [ref one] if matches!(one.kind, DamageKind::CheckpointInvalid { tree_size: 15, .. })));
+    assert!(
+        matches!(report.damage[..], [ref one] if matches!(one.kind, DamageKind::CheckpointInvalid { tree_size: 15, .. }))
+    );
     let (_place, report) = tampered(
         "UPDATE ledger_checkpoint SET note = (SELECT note FROM ledger_checkpoint WHERE tree_size = 8) WHERE tree_size = 15",
     );
-    assert!(matches!(report.damage[0].kind, DamageKind::CheckpointInvalid { tree_size: 15, .. }));
-    expect("DELETE FROM ledger_checkpoint WHERE tree_size = 1", 1, &DamageKind::CheckpointMissing);
-    expect("DELETE FROM ledger_checkpoint WHERE tree_size > 15", 16, &DamageKind::UnsignedTail);
+    assert!(matches!(
+        report.damage[0].kind,
+        DamageKind::CheckpointInvalid { tree_size: 15, .. }
+    ));
+    expect(
+        "DELETE FROM ledger_checkpoint WHERE tree_size = 1",
+        1,
+        &DamageKind::CheckpointMissing,
+    );
+    expect(
+        "DELETE FROM ledger_checkpoint WHERE tree_size > 15",
+        16,
+        &DamageKind::UnsignedTail,
+    );
     expect(
         "INSERT INTO ledger_checkpoint SELECT 50, note FROM ledger_checkpoint WHERE tree_size = 31",
         32,
-        &DamageKind::TailCut { expected: 50, found: 31, by: "a checkpoint in the file".to_owned() },
+        &DamageKind::TailCut {
+            expected: 50,
+            found: 31,
+            by: "a checkpoint in the file".to_owned(),
+        },
     );
     // Signed by the key, with another root, with another log's name, by another key, with another algorithm's key.
     let other = Signer::from_seed(KeyName::new(ORIGIN).unwrap(), [9; 32]);
     for (note, found) in [
-        (Checkpoint::new(ORIGIN, 15, Hash::ZERO).sign(&signer(1)).unwrap(), 9),
-        (Checkpoint::new("other", 15, Hash::ZERO).sign(&signer(1)).unwrap(), 15),
-        (Checkpoint::new(ORIGIN, 15, Hash::ZERO).sign(&other).unwrap(), 15),
+        (
+            Checkpoint::new(ORIGIN, 15, Hash::ZERO)
+                .sign(&signer(1))
+                .unwrap(),
+            9,
+        ),
+        (
+            Checkpoint::new("other", 15, Hash::ZERO)
+                .sign(&signer(1))
+                .unwrap(),
+            15,
+        ),
+        (
+            Checkpoint::new(ORIGIN, 15, Hash::ZERO)
+                .sign(&other)
+                .unwrap(),
+            15,
+        ),
     ] {
         let place = Place::signed(ENTRIES);
         tamper(&place.path, |conn| {
-            conn.execute("UPDATE ledger_checkpoint SET note = ?1 WHERE tree_size = 15", [note.to_string()]).unwrap();
+            conn.execute(
+                "UPDATE ledger_checkpoint SET note = ?1 WHERE tree_size = 15",
+                [note.to_string()],
+            )
+            .unwrap();
         });
         let report = place.verify();
         assert_eq!(report.damage_count, 1, "{:?}", report.damage);
-        assert_eq!(report.first_bad_sequence(), Some(found), "{:?}", report.damage);
+        assert_eq!(
+            report.first_bad_sequence(),
+            Some(found),
+            "{:?}",
+            report.damage
+        );
     }
 }
 
@@ -101,15 +156,27 @@ fn a_cut_tail_is_found() {
     expect(
         "DELETE FROM immutable_log WHERE sequence > 20",
         21,
-        &DamageKind::TailCut { expected: 31, found: 20, by: "a checkpoint in the file".to_owned() },
+        &DamageKind::TailCut {
+            expected: 31,
+            found: 20,
+            by: "a checkpoint in the file".to_owned(),
+        },
     );
     let witness = Place::signed(ENTRIES);
     let note = newest(&witness);
-    let (place, report) = tampered("DELETE FROM immutable_log WHERE sequence > 22; DELETE FROM ledger_checkpoint WHERE tree_size > 22");
-    assert!(report.is_sound(), "nothing in the file can tell: {:?}", report.damage);
+    let (place, report) = tampered(
+        "DELETE FROM immutable_log WHERE sequence > 22; DELETE FROM ledger_checkpoint WHERE tree_size > 22",
+    );
+    assert!(
+        report.is_sound(),
+        "nothing in the file can tell: {:?}",
+        report.damage
+    );
     let report = against(&place, vec![note.clone()]);
     assert_eq!(report.first_bad_sequence(), Some(23));
-    assert!(matches!(report.damage[..], [ref one] if matches!(one.kind, DamageKind::TailCut { expected: 31, found: 22, .. })));
+    assert!(
+        matches!(report.damage[..], [ref one] if matches!(one.kind, DamageKind::TailCut { expected: 31, found: 22, .. }))
+    );
     // The file as it should be.
     let report = against(&witness, vec![note]);
     assert!(report.is_sound());
@@ -119,7 +186,10 @@ fn a_cut_tail_is_found() {
     for options in [signing(1), evenkeel_ledger::Options::default()] {
         assert!(matches!(
             Ledger::open_with(&place.path, &options),
-            Err(LedgerError::DoesNotVerify { sequence: Some(21), .. })
+            Err(LedgerError::DoesNotVerify {
+                sequence: Some(21),
+                ..
+            })
         ));
     }
 }
@@ -132,8 +202,18 @@ fn a_rewrite_is_found_by_checkpoints_from_elsewhere_and_located_between_them() {
     assert!(forged.verify().is_sound(), "nothing in the file can tell");
     let report = against(&forged, vec![newest(&honest)]);
     assert_eq!(report.first_bad_sequence(), Some(1), "somewhere up to 31");
-    assert!(matches!(report.damage[0].kind, DamageKind::RootDiffers { tree_size: 31, first: 1, .. }));
-    let report = against(&forged, vec![newest(&honest), at(&honest, 8), at(&honest, 15)]);
+    assert!(matches!(
+        report.damage[0].kind,
+        DamageKind::RootDiffers {
+            tree_size: 31,
+            first: 1,
+            ..
+        }
+    ));
+    let report = against(
+        &forged,
+        vec![newest(&honest), at(&honest, 8), at(&honest, 15)],
+    );
     assert_eq!(report.first_bad_sequence(), Some(9), "{:?}", report.damage);
     assert_eq!(report.not_anchored, Some((9, 31)));
     assert_eq!(report.damage_count, 2);
@@ -159,24 +239,38 @@ fn a_log_made_anew_with_another_key_is_found() {
     drop(ledger);
     assert!(place.verify().is_sound());
     let report = against(&place, vec![newest(&honest)]);
-    assert!(matches!(report.damage[0].kind, DamageKind::KeySubstituted { .. }));
+    assert!(matches!(
+        report.damage[0].kind,
+        DamageKind::KeySubstituted { .. }
+    ));
     assert_eq!(report.first_bad_sequence(), Some(1));
     let unsigned = Place::with_entries(31);
     let report = against(&unsigned, vec![newest(&honest)]);
-    assert!(matches!(report.damage[0].kind, DamageKind::KeySubstituted { .. }));
+    assert!(matches!(
+        report.damage[0].kind,
+        DamageKind::KeySubstituted { .. }
+    ));
     // Another log's checkpoint is a mistake or a trick, and told as that.
     let other = Signer::from_seed(KeyName::new("other").unwrap(), [3; 32]);
-    let note = Checkpoint::new("other", 8, Hash::ZERO).sign(&other).unwrap();
+    let note = Checkpoint::new("other", 8, Hash::ZERO)
+        .sign(&other)
+        .unwrap();
     let report = against(&honest, vec![note]);
-    assert!(matches!(report.damage[0].kind, DamageKind::OriginDiffers { .. }));
+    assert!(matches!(
+        report.damage[0].kind,
+        DamageKind::OriginDiffers { .. }
+    ));
 }
 
 /// SAFETY 21: nodes of the tree, from which proofs are made
 #[test]
 fn a_changed_node_is_found() {
-    let place = Place::signed(1300);
+    let place = Place::signed_in_groups(1300, 300);
     for (statement, sequence) in [
-        ("UPDATE ledger_node SET hash = zeroblob(32) WHERE position = 2", 513),
+        (
+            "UPDATE ledger_node SET hash = zeroblob(32) WHERE position = 2",
+            513,
+        ),
         ("DELETE FROM ledger_node WHERE position = 4", 1025),
         ("INSERT INTO ledger_node VALUES (1, 5, zeroblob(32))", 1302),
         ("INSERT INTO ledger_node VALUES (2, 0, zeroblob(32))", 1302),
@@ -196,7 +290,11 @@ fn an_own_entry_hidden_from_its_index_is_found() {
     let place = Place::signed(3);
     let conn = place.sql();
     let sql: String = conn
-        .query_row("SELECT sql FROM sqlite_schema WHERE name = 'immutable_log_by_action'", [], |row| row.get(0))
+        .query_row(
+            "SELECT sql FROM sqlite_schema WHERE name = 'immutable_log_by_action'",
+            [],
+            |row| row.get(0),
+        )
         .unwrap();
     conn.execute_batch(
         "DROP INDEX immutable_log_by_action;
@@ -204,17 +302,30 @@ fn an_own_entry_hidden_from_its_index_is_found() {
     )
     .unwrap();
     conn.execute_batch("PRAGMA writable_schema = ON").unwrap();
-    conn.execute("UPDATE sqlite_schema SET sql = ?1 WHERE name = 'immutable_log_by_action'", [sql]).unwrap();
+    conn.execute(
+        "UPDATE sqlite_schema SET sql = ?1 WHERE name = 'immutable_log_by_action'",
+        [sql],
+    )
+    .unwrap();
     drop(conn);
-    let without = VerifyOptions { integrity_check: false, ..VerifyOptions::default() };
+    let without = VerifyOptions {
+        integrity_check: false,
+        ..VerifyOptions::default()
+    };
     let report = place.verify_with(&without);
-    assert!(report.damage.iter().any(|damage| matches!(damage.kind, DamageKind::OwnEntry { .. })), "{report:?}");
+    assert!(
+        report
+            .damage
+            .iter()
+            .any(|damage| matches!(damage.kind, DamageKind::OwnEntry { .. })),
+        "{report:?}"
+    );
 }
 
 /// The report does not depend on who read what.
 #[test]
 fn any_number_of_threads_finds_the_same() {
-    let place = Place::signed(5000);
+    let place = Place::signed_in_groups(5000, 470);
     let statements = [
         "SELECT 1",
         "UPDATE immutable_log SET actor = 'x' WHERE sequence IN (1024, 1025, 3000)",
@@ -231,16 +342,32 @@ fn any_number_of_threads_finds_the_same() {
         let copy = Place::new();
         std::fs::copy(&place.path, &copy.path).unwrap();
         tamper(&copy.path, |conn| conn.execute_batch(statement).unwrap());
-        let with = |threads| copy.verify_with(&VerifyOptions { threads, ..VerifyOptions::default() });
+        let with = |threads| {
+            copy.verify_with(&VerifyOptions {
+                threads,
+                ..VerifyOptions::default()
+            })
+        };
         let one = with(1);
-        assert_eq!(one.is_sound(), statement == "SELECT 1", "{statement}: {:?}", one.damage);
+        assert_eq!(
+            one.is_sound(),
+            statement == "SELECT 1",
+            "{statement}: {:?}",
+            one.damage
+        );
         for threads in [2, 3, 7] {
             assert_eq!(with(threads), one, "{statement}, {threads} threads");
         }
     }
     for threads in [0, VERIFY_THREADS_MAX + 1] {
-        let options = VerifyOptions { threads, ..VerifyOptions::default() };
-        assert!(matches!(verify_with(&place.path, &options, |_, _| {}), Err(LedgerError::Invalid { .. })));
+        let options = VerifyOptions {
+            threads,
+            ..VerifyOptions::default()
+        };
+        assert!(matches!(
+            verify_with(&place.path, &options, |_, _| {}),
+            Err(LedgerError::Invalid { .. })
+        ));
     }
 }
 
@@ -249,9 +376,11 @@ fn a_payload_that_is_no_json_is_named() {
     let place = Place::with_entries(5);
     let conn = Connection::open(&place.path).unwrap();
     let (sequence, previous): (i64, String) = conn
-        .query_row("SELECT sequence, entry_hash FROM immutable_log ORDER BY sequence DESC LIMIT 1", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row(
+            "SELECT sequence, entry_hash FROM immutable_log ORDER BY sequence DESC LIMIT 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
         .unwrap();
     let leaf = evenkeel_ledger::leaf::Leaf {
         previous_hash: Hash::from_hex(previous.as_bytes()).unwrap(),
@@ -267,7 +396,11 @@ fn a_payload_that_is_no_json_is_named() {
     // The index on the payload would refuse it: the attacker takes it away and puts an empty one of the same text.
     tamper(&place.path, |conn| {
         let sql: String = conn
-            .query_row("SELECT sql FROM sqlite_schema WHERE name = 'immutable_log_by_workflow'", [], |row| row.get(0))
+            .query_row(
+                "SELECT sql FROM sqlite_schema WHERE name = 'immutable_log_by_workflow'",
+                [],
+                |row| row.get(0),
+            )
             .unwrap();
         conn.execute_batch(
             "DROP INDEX immutable_log_by_workflow; PRAGMA ignore_check_constraints = ON;
@@ -280,12 +413,19 @@ fn a_payload_that_is_no_json_is_named() {
         )
         .unwrap();
         conn.execute_batch("PRAGMA writable_schema = ON").unwrap();
-        conn.execute("UPDATE sqlite_schema SET sql = ?1 WHERE name = 'immutable_log_by_workflow'", [sql]).unwrap();
+        conn.execute(
+            "UPDATE sqlite_schema SET sql = ?1 WHERE name = 'immutable_log_by_workflow'",
+            [sql],
+        )
+        .unwrap();
     });
     let report = place.verify();
     assert_eq!(report.first_bad_sequence(), Some(6), "{:?}", report.damage);
     assert_eq!(report.damage[0].kind, DamageKind::InvalidJson);
-    assert!(matches!(Ledger::open(&place.path), Err(LedgerError::DoesNotVerify { .. })));
+    assert!(matches!(
+        Ledger::open(&place.path),
+        Err(LedgerError::DoesNotVerify { .. })
+    ));
 }
 
 /// Nothing is damaged while it grows, is cosigned and loses payloads.
@@ -302,7 +442,9 @@ fn a_live_signed_ledger_verifies_at_any_moment() {
                 ledger.append_all_blocking(batch).unwrap();
                 if n % 10 == 9 {
                     let all = evenkeel_ledger::DropSelection::default();
-                    ledger.wait(ledger.drop_payloads(all, "old".to_owned())).unwrap();
+                    ledger
+                        .wait(ledger.drop_payloads(all, "old".to_owned()))
+                        .unwrap();
                 }
                 if done.load(std::sync::atomic::Ordering::Relaxed) {
                     break;
@@ -310,7 +452,10 @@ fn a_live_signed_ledger_verifies_at_any_moment() {
             }
         });
         for threads in [1, 2, 3, 1, 2, 3] {
-            let report = place.verify_with(&VerifyOptions { threads, ..VerifyOptions::default() });
+            let report = place.verify_with(&VerifyOptions {
+                threads,
+                ..VerifyOptions::default()
+            });
             assert!(report.is_sound(), "{:?}", report.damage);
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
