@@ -28,7 +28,7 @@ impl Nodes for SqliteNodes<'_> {
         let mut tree = Frontier::new();
         let (first, end) = (index << above, (index + 1) << above);
         nodes::hashes(&self.reader.conn, stored, first, end, &mut |hash| {
-            tree.push(hash)
+            tree.push(hash);
         })
         .map_err(|error| self.reader.node_error(error))?;
         Ok(tree.root())
