@@ -58,6 +58,8 @@ pub struct DropSelection {
     pub before: Option<String>,
     /// Only payloads of so many bytes or more, at least [`DROP_BYTES_MIN`], which is the default.
     pub bytes_min: u64,
+    /// None of this subsystem. Default none is spared.
+    pub except_subsystem: Option<String>,
 }
 
 impl Default for DropSelection {
@@ -67,6 +69,7 @@ impl Default for DropSelection {
             last_sequence: u64::MAX,
             before: None,
             bytes_min: DROP_BYTES_MIN,
+            except_subsystem: None,
         }
     }
 }
@@ -114,6 +117,8 @@ pub(crate) struct Record {
     pub(crate) last_sequence: u64,
     pub(crate) before: Option<String>,
     pub(crate) bytes_min: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) except_subsystem: Option<String>,
     /// How many payloads were dropped.
     pub(crate) entries: u64,
     /// Their bytes together.
@@ -123,9 +128,19 @@ pub(crate) struct Record {
 
 impl Record {
     /// Whether a payload is among those that this record dropped, or would have.
-    pub(crate) fn covers(&self, sequence: u64, timestamp: &[u8], bytes: u64) -> bool {
+    pub(crate) fn covers(
+        &self,
+        sequence: u64,
+        timestamp: &[u8],
+        subsystem: &[u8],
+        bytes: u64,
+    ) -> bool {
         (self.first_sequence..=self.last_sequence).contains(&sequence)
             && bytes >= self.bytes_min
+            && self
+                .except_subsystem
+                .as_ref()
+                .is_none_or(|except| subsystem != except.as_bytes())
             && self
                 .before
                 .as_ref()
@@ -202,14 +217,17 @@ mod tests {
             last_sequence: 9,
             before: Some("2026-01-31T12:00:00.000Z".to_owned()),
             bytes_min: 300,
+            except_subsystem: Some("orchestrator".to_owned()),
             entries: 1,
             bytes: 400,
             reason: "old".to_owned(),
         };
         let early = b"2026-01-31T11:59:59.999Z";
-        assert!(record.covers(5, early, 300) && record.covers(9, early, 4000));
-        assert!(!record.covers(4, early, 300) && !record.covers(10, early, 300));
-        assert!(!record.covers(5, early, 299));
-        assert!(!record.covers(5, b"2026-01-31T12:00:00.000Z", 300));
+        let covers = |sequence, at: &[u8], bytes| record.covers(sequence, at, b"chat", bytes);
+        assert!(covers(5, early, 300) && covers(9, early, 4000));
+        assert!(!covers(4, early, 300) && !covers(10, early, 300));
+        assert!(!covers(5, early, 299));
+        assert!(!covers(5, b"2026-01-31T12:00:00.000Z", 300));
+        assert!(!record.covers(5, early, b"orchestrator", 300));
     }
 }

@@ -136,7 +136,32 @@ pub struct Leaf<'a> {
     pub payload_hash: Hash,
 }
 
-impl Leaf<'_> {
+impl<'a> Leaf<'a> {
+    /// Reads canonical bytes, such as a proof carries; `None` for anything that is not exactly one leaf.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(TAG)?;
+        let (previous, rest) = rest.split_first_chunk::<32>()?;
+        let (sequence, mut rest) = rest.split_first_chunk::<8>()?;
+        let mut fields: [&[u8]; 6] = [&[]; 6];
+        for field in &mut fields {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+            (*field, rest) = after.split_at_checked(length)?;
+        }
+        let [timestamp, actor, action, resource, subsystem, result] = fields;
+        Some(Self {
+            previous_hash: Hash(*previous),
+            sequence: u64::from_be_bytes(*sequence),
+            timestamp,
+            actor,
+            action,
+            resource,
+            subsystem,
+            result,
+            payload_hash: Hash(rest.try_into().ok()?),
+        })
+    }
+
     /// The canonical bytes, without RFC 6962's prefix.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
@@ -232,6 +257,20 @@ mod tests {
         prefixed.extend(second().encode());
         assert_eq!(second().hash(), Hash::of(&prefixed));
         assert_eq!(second().hash(), second().hash_in(&mut vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn a_leaf_is_read_back_and_nothing_else_is_one() {
+        let bytes = second().encode();
+        let read = Leaf::decode(&bytes).unwrap();
+        assert_eq!((read.sequence, read.actor), (2, &b"grace"[..]));
+        assert_eq!(read.encode(), bytes);
+        for end in 0..bytes.len() {
+            assert!(Leaf::decode(&bytes[..end]).is_none(), "{end}");
+        }
+        let mut longer = bytes;
+        longer.push(0);
+        assert!(Leaf::decode(&longer).is_none());
     }
 
     #[test]

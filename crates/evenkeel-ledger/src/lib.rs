@@ -114,7 +114,7 @@ pub use error::LedgerError;
 pub use keys::KeyHistory;
 pub use leaf::Hash;
 pub use ledger::{Dropped, Head, Ledger, Options, QUEUE_BYTES_MAX};
-pub use prove::SqliteNodes;
+pub use prove::{CosignedBy, SqliteNodes};
 pub use query::{Order, QUERY_LIMIT_MAX, Query};
 pub use reader::Reader;
 pub use signed::{COSIGNATURES_MAX, SignedCheckpoint};

@@ -19,6 +19,17 @@ pub struct SqliteNodes<'a> {
     reader: &'a Reader,
 }
 
+/// Somebody who cosigned checkpoints of the log, see [`Reader::cosigners`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct CosignedBy {
+    /// The witness's name.
+    pub name: String,
+    /// The most entries it cosigned.
+    pub tree_size: u64,
+    /// When its newest cosignature came in, by this machine's clock.
+    pub received: String,
+}
+
 impl Nodes for SqliteNodes<'_> {
     type Error = LedgerError;
 
@@ -76,6 +87,26 @@ impl Reader {
                 Some(found) => cosigned(conn, found).map(Some),
                 None => Ok(None),
             }
+        })
+    }
+
+    /// Who cosigned, each with the most entries they cosigned and when that came in, as the file has it: `verify` tells
+    /// whether a cosignature holds.
+    pub fn cosigners(&self) -> Result<Vec<CosignedBy>, LedgerError> {
+        self.at_one_moment(|conn| {
+            if !nodes::are_kept(conn)? {
+                return Ok(Vec::new());
+            }
+            let sql = "SELECT name, max(tree_size), max(received) FROM ledger_cosignature GROUP BY name ORDER BY name";
+            let mut select = conn.prepare_cached(sql)?;
+            let rows = select.query_map([], |row| {
+                Ok(CosignedBy {
+                    name: row.get(0)?,
+                    tree_size: to_u64(row.get(1)?),
+                    received: row.get(2)?,
+                })
+            })?;
+            rows.collect()
         })
     }
 

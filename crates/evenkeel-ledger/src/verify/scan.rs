@@ -43,6 +43,7 @@ pub(super) struct Plan<'a> {
 pub(super) struct Gone {
     pub(super) sequence: u64,
     pub(super) timestamp: Vec<u8>,
+    pub(super) subsystem: Vec<u8>,
     pub(super) bytes: u64,
 }
 
@@ -304,17 +305,23 @@ fn rows(
                 _ => &[],
             };
             chunk.dropped += 1;
-            match covering(plan.records, sequence, timestamp, dropped.bytes) {
+            let subsystem = match row.get_ref(5)? {
+                ValueRef::Text(subsystem) => subsystem,
+                _ => &[],
+            };
+            let gone = Gone {
+                sequence,
+                timestamp: timestamp.to_vec(),
+                subsystem: subsystem.to_vec(),
+                bytes: dropped.bytes,
+            };
+            match covering(plan.records, &gone) {
                 Some(record) => {
                     let sum = chunk.recorded.entry(record).or_default();
                     sum.0 += 1;
                     sum.1 = sum.1.saturating_add(dropped.bytes);
                 }
-                None => chunk.unrecorded.push(Gone {
-                    sequence,
-                    timestamp: timestamp.to_vec(),
-                    bytes: dropped.bytes,
-                }),
+                None => chunk.unrecorded.push(gone),
             }
         }
         if let Some(damage) = checked.damage {
@@ -328,16 +335,11 @@ fn rows(
 }
 
 /// The record that dropped a payload: the first one after it that covers it, for it would have dropped it.
-pub(super) fn covering(
-    records: &[(u64, Record)],
-    sequence: u64,
-    timestamp: &[u8],
-    bytes: u64,
-) -> Option<usize> {
-    let after = records.partition_point(|(at, _)| *at <= sequence);
-    let found = records[after..]
-        .iter()
-        .position(|(_, record)| record.covers(sequence, timestamp, bytes));
+pub(super) fn covering(records: &[(u64, Record)], gone: &Gone) -> Option<usize> {
+    let after = records.partition_point(|(at, _)| *at <= gone.sequence);
+    let found = records[after..].iter().position(|(_, record)| {
+        record.covers(gone.sequence, &gone.timestamp, &gone.subsystem, gone.bytes)
+    });
     found.map(|place| after + place)
 }
 

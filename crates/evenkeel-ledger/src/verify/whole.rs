@@ -257,7 +257,7 @@ fn dropped(
         // A live ledger may have recorded them since.
         let now = records(conn, i64::MAX)?;
         for gone in &join.unrecorded {
-            if covering(&now, gone.sequence, &gone.timestamp, gone.bytes).is_none() {
+            if covering(&now, gone).is_none() {
                 findings.add(Damage {
                     sequence: Some(gone.sequence),
                     kind: DamageKind::DroppedWithoutRecord,

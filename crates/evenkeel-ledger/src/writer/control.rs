@@ -184,6 +184,7 @@ fn drop_payloads(
         last_sequence: if whole { last_sequence } else { *newest },
         before: selection.before.clone(),
         bytes_min: selection.bytes_min,
+        except_subsystem: selection.except_subsystem.clone(),
         entries: found.len() as u64,
         bytes: found.iter().map(|(_, bytes)| bytes).sum(),
         reason,
@@ -211,6 +212,7 @@ fn candidates(
             AND substr(payload, 1, 39) <> '{\"evenkeel_dropped_payload\":{\"sha256\":\"'
             AND action NOT IN ('trust_ledger_key', 'rotate_ledger_key', 'drop_payloads', 'stop_ledger_signing',
               'resume_ledger_signing')
+            AND (?6 IS NULL OR subsystem <> ?6)
           ORDER BY sequence LIMIT ?5",
     )?;
     let values = params![
@@ -219,6 +221,7 @@ fn candidates(
         selection.before,
         to_i64(selection.bytes_min),
         DROP_ENTRIES_MAX,
+        selection.except_subsystem,
     ];
     let rows = select.query_map(values, |row| Ok((to_u64(row.get(0)?), to_u64(row.get(1)?))))?;
     rows.collect()
