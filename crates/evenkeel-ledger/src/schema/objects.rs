@@ -11,7 +11,7 @@ pub(super) struct Object {
 
 /// `sequence` is the only unique column on purpose: with a second one, `INSERT OR REPLACE` of a correct next entry
 /// that repeats an old value there would delete the old row, and no trigger would see it.
-static LOG: [Object; 7] = [
+static LOG: [Object; 8] = [
     Object {
         kind: "table",
         name: "immutable_log",
@@ -34,6 +34,19 @@ static LOG: [Object; 7] = [
         sql: "CREATE TRIGGER immutable_log_no_delete BEFORE DELETE ON immutable_log
 BEGIN
   SELECT RAISE(ABORT, 'immutable_log is append-only: an entry cannot be deleted');
+END",
+    },
+    Object {
+        kind: "trigger",
+        name: "immutable_log_next_only",
+        sql: "CREATE TRIGGER immutable_log_next_only BEFORE INSERT ON immutable_log
+BEGIN
+  SELECT RAISE(ABORT, 'immutable_log is append-only: sequence must be the highest one plus 1')
+   WHERE NEW.sequence IS NOT coalesce((SELECT max(sequence) FROM immutable_log), 0) + 1;
+  SELECT RAISE(ABORT, 'immutable_log is a chain: previous_hash must be the entry_hash of the entry before')
+   WHERE NEW.previous_hash IS NOT coalesce(
+     (SELECT entry_hash FROM immutable_log ORDER BY sequence DESC LIMIT 1),
+     '0000000000000000000000000000000000000000000000000000000000000000');
 END",
     },
     Object {
@@ -77,37 +90,6 @@ SELECT sequence, timestamp,
  WHERE action = 'complete_playbook_run'",
     },
 ];
-
-/// In version 1 a refusal undid the statement, and SQLite kept a copy of each page for that.
-static NEXT_ONLY_V1: Object = Object {
-    kind: "trigger",
-    name: "immutable_log_next_only",
-    sql: "CREATE TRIGGER immutable_log_next_only BEFORE INSERT ON immutable_log
-BEGIN
-  SELECT RAISE(ABORT, 'immutable_log is append-only: sequence must be the highest one plus 1')
-   WHERE NEW.sequence IS NOT coalesce((SELECT max(sequence) FROM immutable_log), 0) + 1;
-  SELECT RAISE(ABORT, 'immutable_log is a chain: previous_hash must be the entry_hash of the entry before')
-   WHERE NEW.previous_hash IS NOT coalesce(
-     (SELECT entry_hash FROM immutable_log ORDER BY sequence DESC LIMIT 1),
-     '0000000000000000000000000000000000000000000000000000000000000000');
-END",
-};
-
-/// Since version 2 a refusal fails: entries of the same statement that were right stay. So SQLite needs no copies of
-/// the pages for the case of a refusal, which cost a tenth of the time of an entry.
-static NEXT_ONLY: Object = Object {
-    kind: "trigger",
-    name: "immutable_log_next_only",
-    sql: "CREATE TRIGGER immutable_log_next_only BEFORE INSERT ON immutable_log
-BEGIN
-  SELECT RAISE(FAIL, 'immutable_log is append-only: sequence must be the highest one plus 1')
-   WHERE NEW.sequence IS NOT coalesce((SELECT max(sequence) FROM immutable_log), 0) + 1;
-  SELECT RAISE(FAIL, 'immutable_log is a chain: previous_hash must be the entry_hash of the entry before')
-   WHERE NEW.previous_hash IS NOT coalesce(
-     (SELECT entry_hash FROM immutable_log WHERE sequence = NEW.sequence - 1),
-     '0000000000000000000000000000000000000000000000000000000000000000');
-END",
-};
 
 /// In version 1 nothing at all could be changed.
 static NO_UPDATE_V1: Object = Object {
@@ -261,10 +243,10 @@ END",
 /// All objects of a format version, in the order in which they are made.
 pub(super) fn of(version: i64) -> Vec<&'static Object> {
     if version == 1 {
-        LOG.iter().chain([&NEXT_ONLY_V1, &NO_UPDATE_V1]).collect()
+        LOG.iter().chain([&NO_UPDATE_V1]).collect()
     } else {
         LOG.iter()
-            .chain([&NEXT_ONLY, &NO_UPDATE])
+            .chain([&NO_UPDATE])
             .chain(&TRANSPARENCY)
             .collect()
     }
@@ -272,12 +254,7 @@ pub(super) fn of(version: i64) -> Vec<&'static Object> {
 
 /// The statements that turn version 1 into version 2.
 pub(super) fn upgrade_from_1() -> impl Iterator<Item = &'static str> {
-    let drop = [
-        "DROP TRIGGER immutable_log_next_only",
-        NEXT_ONLY.sql,
-        "DROP TRIGGER immutable_log_no_update",
-        NO_UPDATE.sql,
-    ];
+    let drop = ["DROP TRIGGER immutable_log_no_update", NO_UPDATE.sql];
     drop.into_iter()
         .chain(TRANSPARENCY.iter().map(|object| object.sql))
 }

@@ -15,7 +15,7 @@ use crate::signed::{self, Own, SignedCheckpoint};
 use crate::tlog::{Checkpoint, Signer};
 use crate::{Hash, LedgerError, NewEntry, own};
 
-const INSERT: &str = "INSERT OR FAIL INTO immutable_log (sequence, timestamp, actor, action, resource, subsystem, payload, result, entry_hash, previous_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+const INSERT: &str = "INSERT INTO immutable_log (sequence, timestamp, actor, action, resource, subsystem, payload, result, entry_hash, previous_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 const INSERT_CHECKPOINT: &str = "INSERT INTO ledger_checkpoint (tree_size, note) VALUES (?1, ?2)";
 
 /// Who signs, and what the log says about it.
