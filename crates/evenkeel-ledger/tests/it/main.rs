@@ -11,3 +11,5 @@ mod read;
 mod shell;
 mod storage;
 mod support;
+mod tlog_notes;
+mod tlog_trees;
