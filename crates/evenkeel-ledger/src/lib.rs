@@ -43,7 +43,8 @@
 //! - **Triggers stop accidents, proofs catch attackers.** UPDATE, DELETE and an INSERT that is not the next
 //!   entry are refused by triggers; [`verify`](verify()) re-hashes everything and compares the schema too.
 //!   A hash chain alone cannot notice a cut tail, a complete rewrite or an old copy put back: for that a
-//!   checkpoint held elsewhere is needed. [`Report::merkle_root`] is the root that such a checkpoint signs.
+//!   checkpoint held elsewhere is needed. [`Report::merkle_root`] is the root that such a checkpoint signs;
+//!   [`tlog`] has the checkpoints, proofs and witnesses.
 //! - The file belongs to the ledger alone: any table, index, trigger or view that is not its own is reported.
 //!
 //! # Bounds
