@@ -54,7 +54,7 @@
 //!   entry are refused by triggers; [`verify`](verify()) re-hashes everything and compares the schema too.
 //!   Nothing in the file can show a tail cut off with its checkpoints, a rewrite by somebody who has the key, or an
 //!   old copy put back: for that [`VerifyOptions::against`] takes checkpoints held elsewhere, and
-//!   [`Report::not_anchored`] says for which entries there is none.
+//!   [`Report::not_anchored`] says for which entries there is none. [`tlog`] has the formats and proofs.
 //! - **What is signed is whole.** A checkpoint covers every entry before it, is committed with them, and is signed by
 //!   the key that the log's own entries trust at that size. A key follows another only by an entry that both signed
 //!   ([`own::ROTATE_KEY`]). A stretch that is not signed begins with an entry that says so ([`own::STOP_SIGNING`]).
