@@ -73,6 +73,7 @@ pub mod schema;
 mod stats;
 pub mod tlog;
 mod verify;
+pub mod witness;
 mod writer;
 
 pub use damage::{Damage, DamageKind};

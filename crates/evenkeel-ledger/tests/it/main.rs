@@ -11,3 +11,4 @@ mod read;
 mod shell;
 mod storage;
 mod support;
+mod witness;
