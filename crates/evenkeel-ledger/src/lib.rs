@@ -102,6 +102,7 @@ mod signed;
 mod stats;
 pub mod tlog;
 mod verify;
+pub mod witness;
 mod writer;
 
 pub use damage::{Damage, DamageKind};
