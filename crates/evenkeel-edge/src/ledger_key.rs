@@ -234,6 +234,24 @@ impl KeySource {
     }
 }
 
+/// A new secret for a log that has its name already: the key that comes after another.
+///
+/// # Errors
+/// [`LedgerKeyError::Random`].
+pub fn new_signer(name: KeyName) -> Result<Signer, LedgerKeyError> {
+    fresh(LOG_PREFIX).map(|(_, seed)| Signer::from_seed(name, *seed))
+}
+
+/// Writes a key to a file that is not there yet, mode 0600, durable when this returns.
+///
+/// # Errors
+/// [`LedgerKeyError::File`], also where the file is there.
+pub fn write(path: &Path, signer: &Signer) -> Result<(), LedgerKeyError> {
+    let line = Zeroizing::new(format!("{}\n", *signer.to_secret_text()));
+    fresh_file::create_exactly(path, line.as_bytes())
+        .map_err(|error| file_error(path, "made", &error))
+}
+
 /// A name and a secret, both from the operating system's random numbers.
 fn fresh(prefix: &str) -> Result<(KeyName, Zeroizing<[u8; 32]>), LedgerKeyError> {
     let failed = |error: getrandom::Error| LedgerKeyError::Random {

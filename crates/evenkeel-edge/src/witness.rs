@@ -4,5 +4,5 @@
 pub mod client;
 pub mod server;
 
-pub use client::{WitnessClient, WitnessError};
+pub use client::{WitnessClient, WitnessError, fetch_checkpoint};
 pub use server::{ServerOptions, WitnessServer};

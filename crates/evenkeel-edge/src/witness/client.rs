@@ -312,6 +312,32 @@ impl WitnessClient {
     }
 }
 
+/// A checkpoint from an address, **not verified**: whoever compares a log with it verifies it with the log's keys. Of an
+/// address without a path, a witness's, the latest of the log `origin` is asked for.
+///
+/// # Errors
+/// See [`WitnessError`].
+pub async fn fetch_checkpoint(
+    url: &str,
+    origin: Option<&str>,
+    limit: Duration,
+) -> Result<SignedNote, WitnessError> {
+    let wrong = |reason: String| WitnessError::Configured { reason };
+    let mut url = web::address(url).map_err(wrong)?;
+    if url.path() == "/" && url.query().is_none() {
+        let origin =
+            origin.ok_or_else(|| wrong("the log has no name to ask a witness for".to_owned()))?;
+        url.set_path("checkpoint");
+        url.query_pairs_mut().append_pair("origin", origin);
+    }
+    let client = web::client(&url, limit).map_err(wrong)?;
+    let (status, body) = answer(client.get(url).send().await).await?;
+    if status != StatusCode::OK {
+        return Err(refused(status, &body));
+    }
+    SignedNote::parse(&body).map_err(WitnessError::bad)
+}
+
 async fn answer(
     response: reqwest::Result<Response>,
 ) -> Result<(StatusCode, Vec<u8>), WitnessError> {
