@@ -311,10 +311,10 @@ async fn who_is_not_known_or_not_trusted_hears_it() {
     let note = log.note(9);
     let bad = client.cosign(&note, 5, |_| Ok::<_, String>(vec![Hash::ZERO; 3]));
     assert_eq!(bad.await, Err(WitnessError::Forked { witness_size: 5 }));
-    let none = client.cosign(&note, 5, |_| Err("no nodes")).await;
+    let unproven = client.cosign(&note, 5, |_| Err("no nodes")).await;
     assert!(
-        matches!(none, Err(WitnessError::Proof { old: 5, .. })),
-        "{none:?}"
+        matches!(unproven, Err(WitnessError::Proof { old: 5, .. })),
+        "{unproven:?}"
     );
 }
 
@@ -458,9 +458,9 @@ async fn a_store_that_fails_answers_500_and_no_signature() {
 #[tokio::test]
 async fn answers_that_no_witness_gives_are_not_believed() {
     let log = Log::new(100, 0);
-    let forger = Cosigner::from_seed(KeyName::new("example.com/w").unwrap(), [8; 32]);
+    let stranger_key = Cosigner::from_seed(KeyName::new("example.com/w").unwrap(), [8; 32]);
     let mut spoiled = cosigner().cosign(log.note(4).text(), 7).to_string();
-    let forged = forger.cosign(log.note(4).text(), 7);
+    let forged = stranger_key.cosign(log.note(4).text(), 7);
     let other = cosigner().cosign(log.note(5).text(), 7);
     spoiled.replace_range(spoiled.len() - 8..spoiled.len() - 4, "AAAA");
     let bad = [

@@ -1,3 +1,5 @@
+//! The store from inside: what only its own connection can show.
+
 use super::*;
 use crate::tlog::proof::{LeafNodes, leaf_hash, root};
 use crate::tlog::{KeyName, Signer};
