@@ -87,6 +87,7 @@ mod damage;
 mod dropped;
 mod entry;
 mod error;
+pub mod export;
 mod files;
 mod keys;
 pub mod leaf;

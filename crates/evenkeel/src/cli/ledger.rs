@@ -1,6 +1,7 @@
 //! `evenkeel ledger ...`: the log that nobody can quietly edit, for people and for those who do not trust us.
 
 mod against;
+mod export;
 mod key;
 mod prove;
 mod tail;
@@ -54,6 +55,8 @@ pub enum LedgerCommand {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Write the log out, for others to verify
+    Export(export::ExportArgs),
     /// The key that signs checkpoints
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -74,6 +77,7 @@ pub(super) fn ledger(global: &Global, command: LedgerCommand) -> Result<Exit, Fa
         LedgerCommand::Consistency { old, file } => {
             prove::consistency(global, &old, file.as_deref())
         }
+        LedgerCommand::Export(args) => export::export(global, &args),
         LedgerCommand::Key(command) => key::key(global, &command),
         LedgerCommand::DropPayloads(args) => key::drop_payloads(global, &args),
     }

@@ -505,3 +505,79 @@ fn payloads_are_dropped_on_record() {
     stage.write("page.txt", "");
     stage.run(&["run", "--once"]).expect(0);
 }
+
+/// Somebody who trusts neither this program nor this machine verifies an export with Python's standard library alone.
+#[test]
+fn an_export_is_verified_without_our_code() {
+    let stage = Stage::new();
+    let witness = Witness::start(&stage);
+    let _server = sick_target(&stage, &witness, "act");
+    let key = introduce(&stage);
+    stage.run(&["run", "--once"]).expect(0);
+    stage
+        .run(&["ledger", "export", "--jsonl", "log.jsonl"])
+        .expect(0);
+    stage
+        .run(&["ledger", "export", "--tiles", "tiles"])
+        .expect(0);
+    assert_eq!(
+        stage.read("tiles/checkpoint"),
+        stage.run(&["ledger", "checkpoint"]).expect(0).stdout
+    );
+    stage
+        .run(&["ledger", "export", "--tiles", "tiles"])
+        .expect(3);
+
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/verify_export.py");
+    assert!(std::fs::read_to_string(script).unwrap().lines().count() <= 40);
+    let python = |file: &str, keys: &[&str]| {
+        let mut command = std::process::Command::new("python3");
+        command
+            .arg(script)
+            .arg(file)
+            .args(keys)
+            .current_dir(stage.path());
+        let output = command
+            .output()
+            .expect("python3 is there, as for the other tests");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let good = python("log.jsonl", &[&key, &witness.key]);
+    assert!(good.0, "{}", good.1);
+    // Each of these is another log.
+    let text = stage.read("log.jsonl");
+    let lines: Vec<&str> = text.lines().collect();
+    let entry = lines.len() / 2;
+    let edited = lines[entry].replacen("\"actor\":\"", "\"actor\":\"x", 1);
+    let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat().join("\n");
+    let cut = lines.len() - 2;
+    for (what, changed, says) in [
+        (
+            "edited",
+            text.replacen(lines[entry], &edited, 1),
+            format!("first bad entry: {entry}"),
+        ),
+        (
+            "deleted",
+            without(entry),
+            format!("first bad entry: {entry}"),
+        ),
+        (
+            "cut",
+            without(cut),
+            format!("these {} entries are not those", cut - 1),
+        ),
+    ] {
+        stage.write("changed.jsonl", &changed);
+        let (ok, said) = python("changed.jsonl", &[&key]);
+        assert!(!ok && said.contains(&says), "{what}: {said}");
+    }
+    let (ok, said) = python(
+        "log.jsonl",
+        &["other+ee0ad4c1+AQHv+vuBxzfCxpAxaYEf3sZnX3AZZgdtSRzDrwSC6gBc"],
+    );
+    assert!(!ok && said.contains("not signed by other"), "{said}");
+}
