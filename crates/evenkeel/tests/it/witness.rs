@@ -192,9 +192,7 @@ fn without_the_witness_it_does_as_configured() {
         let _server = sick_target(&stage, &witness, unreachable);
         introduce(&stage);
         witness.stop();
-        let end = stage
-            .run(&["run", "--once"])
-            .expect(if acts { 0 } else { 1 });
+        let end = stage.run(&["run", "--once"]).expect(i32::from(!acts));
         let gaps = rows(&stage.ledger(), "action = 'act_without_witness'");
         assert_eq!(gaps.len(), usize::from(acts), "{unreachable}");
         assert_eq!(
