@@ -71,6 +71,7 @@ mod query;
 mod reader;
 pub mod schema;
 mod stats;
+pub mod tlog;
 mod verify;
 mod writer;
 
