@@ -5,6 +5,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use crate::leaf::{Hash, Leaf};
+use crate::dropped::DroppedPayload;
 use crate::{Damage, DamageKind, Entry, entry};
 
 /// The columns of an entry in the order in which this crate reads them.
@@ -22,6 +23,10 @@ pub(crate) struct Chain {
     link: Option<Hash>,
     /// Also good as a link, after a row whose stored hash was not that of its content.
     link_recomputed: Option<Hash>,
+    /// Whether payloads are also read as JSON.
+    json: bool,
+    /// The leaf in one piece, kept for its room.
+    scratch: Vec<u8>,
 }
 
 /// What one row turned out to be.
@@ -30,34 +35,42 @@ pub(crate) struct Checked {
     pub(crate) sequence: i64,
     /// The hash of what is stored, whatever `entry_hash` says.
     pub(crate) hash: Hash,
+    /// What is left of the payload, if it was dropped and the entry's hash agrees.
+    pub(crate) dropped: Option<DroppedPayload>,
     pub(crate) damage: Option<Damage>,
 }
 
 impl Chain {
     /// From the first entry on.
     pub(crate) fn from_start() -> Self {
-        Self {
-            next: 1,
-            link: Some(Hash::ZERO),
-            link_recomputed: None,
-        }
+        Self::new(1, Some(Hash::ZERO))
     }
 
     /// After an entry that is known to be good.
     pub(crate) fn after(sequence: u64, hash: Hash) -> Self {
-        Self {
-            next: to_i64(sequence) + 1,
-            link: Some(hash),
-            link_recomputed: None,
-        }
+        Self::new(to_i64(sequence) + 1, Some(hash))
     }
 
     /// From somewhere in the middle: the first row's link is believed.
     pub(crate) fn from_middle(sequence: i64) -> Self {
+        Self::new(sequence, None)
+    }
+
+    fn new(next: i64, link: Option<Hash>) -> Self {
         Self {
-            next: sequence,
-            link: None,
+            next,
+            link,
             link_recomputed: None,
+            json: true,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Leaves it to others to look whether payloads are JSON.
+    pub(crate) fn without_json(self) -> Self {
+        Self {
+            json: false,
+            ..self
         }
     }
 
@@ -74,6 +87,7 @@ impl Chain {
             return Ok(Checked {
                 sequence,
                 hash: Hash::ZERO,
+                dropped: None,
                 damage: Some(damage),
             });
         }
@@ -96,7 +110,7 @@ impl Chain {
                 });
             }
         };
-        let hash = raw.leaf(to_u64(sequence)).hash();
+        let (hash, dropped) = raw.hash(to_u64(sequence), &mut self.scratch);
         let linked = self.link.is_none()
             || self.link == Some(raw.previous_hash)
             || self.link_recomputed == Some(raw.previous_hash);
@@ -104,7 +118,7 @@ impl Chain {
             Some(DamageKind::BrokenLink)
         } else if hash != raw.entry_hash {
             Some(edited(conn, sequence, hash)?)
-        } else if !entry::is_json(raw.payload) {
+        } else if self.json && !entry::is_json(raw.payload) {
             Some(DamageKind::InvalidJson)
         } else {
             None
@@ -119,6 +133,7 @@ impl Chain {
         Ok(Checked {
             sequence,
             hash,
+            dropped,
             damage: damage.or(own),
         })
     }
@@ -133,6 +148,7 @@ impl Chain {
         Checked {
             sequence,
             hash: Hash::ZERO,
+            dropped: None,
             damage: Some(damage),
         }
     }
@@ -215,7 +231,20 @@ impl<'a> RawEntry<'a> {
         }))
     }
 
-    fn leaf(&self, sequence: u64) -> Leaf<'a> {
+    /// The hash of what is stored. A payload that was dropped is taken by the hash that it left, if that is what
+    /// `entry_hash` was made from.
+    fn hash(&self, sequence: u64, scratch: &mut Vec<u8>) -> (Hash, Option<DroppedPayload>) {
+        if let Some(dropped) = DroppedPayload::parse(self.payload) {
+            let hash = self.leaf(sequence, dropped.sha256).hash_in(scratch);
+            if hash == self.entry_hash {
+                return (hash, Some(dropped));
+            }
+        }
+        let leaf = self.leaf(sequence, Hash::of(self.payload));
+        (leaf.hash_in(scratch), None)
+    }
+
+    fn leaf(&self, sequence: u64, payload_hash: Hash) -> Leaf<'a> {
         Leaf {
             previous_hash: self.previous_hash,
             sequence,
@@ -225,12 +254,12 @@ impl<'a> RawEntry<'a> {
             resource: self.resource,
             subsystem: self.subsystem,
             result: self.result,
-            payload_hash: Hash::of(self.payload),
+            payload_hash,
         }
     }
 }
 
-fn hash_column(value: ValueRef<'_>) -> Option<Hash> {
+pub(crate) fn hash_column(value: ValueRef<'_>) -> Option<Hash> {
     match value {
         ValueRef::Text(text) => Hash::from_hex(text),
         _ => None,

@@ -144,7 +144,7 @@ fn wants_to_write(error: &rusqlite::Error) -> bool {
 pub(crate) fn accept(path: &Path, kind: FileKind) -> Result<(), LedgerError> {
     let path = path.to_owned();
     match kind {
-        FileKind::Ledger(schema::VERSION) => Ok(()),
+        FileKind::Ledger(1..=schema::VERSION) => Ok(()),
         FileKind::Ledger(found) if found > schema::VERSION => Err(LedgerError::NewerVersion {
             path,
             found,

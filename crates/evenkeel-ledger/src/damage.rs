@@ -83,4 +83,99 @@ pub enum DamageKind {
         /// SQLite's message.
         detail: String,
     },
+    /// A checkpoint in the file has not the form of one, or its signature is not that of the key trusted then.
+    #[error("the checkpoint of {tree_size} entries does not hold: {detail}")]
+    CheckpointInvalid {
+        /// The checkpoint's place in the file, or the size that it states.
+        tree_size: u64,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The entries are not those that were signed. Which one differs is known as far as other checkpoints tell.
+    #[error("the entries are not those that {by} of {tree_size} entries stands for: the first that differs is one of {first} to {tree_size}")]
+    RootDiffers {
+        /// How many entries the checkpoint is about.
+        tree_size: u64,
+        /// First entry that may differ.
+        first: u64,
+        /// Whose checkpoint.
+        by: String,
+    },
+    /// Entries at the end are missing: the log is older, or was cut.
+    #[error("the tail was cut off or an old copy was put back: {expected} entries expected by {by}, {found} found")]
+    TailCut {
+        /// How many entries there were.
+        expected: u64,
+        /// How many there are.
+        found: u64,
+        /// What tells so.
+        by: String,
+    },
+    /// A key that the key before it did not bring in, or another first key than the one pinned.
+    #[error("the log's key was substituted: {detail}")]
+    KeySubstituted {
+        /// Which key, and what is wrong with it.
+        detail: String,
+    },
+    /// A key or a signature of an algorithm that is unknown here or not meant for logs.
+    #[error("an unknown or weaker signature algorithm: {detail}")]
+    Algorithm {
+        /// Which key.
+        detail: String,
+    },
+    /// The name of the log is another one.
+    #[error("{by} is about the log {found}, this one is {expected}")]
+    OriginDiffers {
+        /// The name of this log.
+        expected: String,
+        /// The name that was found.
+        found: String,
+        /// Where it was found.
+        by: String,
+    },
+    /// Entries after the newest checkpoint, and no record that signing stopped.
+    #[error("from here on nothing is signed, and no entry says that signing stopped")]
+    UnsignedTail,
+    /// A checkpoint that was written together with this entry is gone.
+    #[error("the checkpoint that was signed together with it is missing")]
+    CheckpointMissing,
+    /// A cosignature of a known witness does not fit, or is about no checkpoint in the file.
+    #[error("the cosignature by {name} on the checkpoint of {tree_size} entries does not hold: {detail}")]
+    CosignatureInvalid {
+        /// The checkpoint.
+        tree_size: u64,
+        /// The witness.
+        name: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A stored node of the Merkle tree is not what the entries make it.
+    #[error("node {position} of level {level} of the Merkle tree is not that of its entries, or is missing")]
+    NodeDiffers {
+        /// 1 for 256 entries, 2 for 65,536, and so on.
+        level: u32,
+        /// Its place among those of its level, from 0.
+        position: u64,
+    },
+    /// A payload is gone and no entry records that it was dropped.
+    #[error("its payload was dropped, and no entry records that")]
+    DroppedWithoutRecord,
+    /// The payloads that are gone are not those that this entry says it dropped.
+    #[error("it records {recorded} dropped payloads of {recorded_bytes} bytes together, {found} of {found_bytes} are found")]
+    DropDiffers {
+        /// Payloads by the record.
+        recorded: u64,
+        /// Their bytes by the record.
+        recorded_bytes: u64,
+        /// Payloads found dropped.
+        found: u64,
+        /// Their bytes as they stand there.
+        found_bytes: u64,
+    },
+    /// One of the ledger's own entries cannot be read, or is hidden from the index on `action`.
+    #[error("an entry of the ledger about itself cannot be used: {detail}")]
+    OwnEntry {
+        /// What is wrong with it.
+        detail: String,
+    },
 }

@@ -3,8 +3,9 @@
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-use crate::LedgerError;
+use crate::dropped::DROPPED_KEY;
 use crate::leaf::{Hash, Leaf};
+use crate::{LedgerError, own};
 
 /// Largest payload, in bytes of JSON text: 1 MiB.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -57,8 +58,19 @@ impl NewEntry {
         ]
     }
 
-    /// Checks all that the table's constraints would refuse, so that a bad entry never reaches a commit.
+    /// Checks what a caller may append: all that the table's constraints would refuse, so that a bad entry never
+    /// reaches a commit, and what only the ledger itself may write.
     pub(crate) fn validate(&self) -> Result<(), LedgerError> {
+        if own::is_own(self.action.as_bytes()) {
+            let problem = format!("{} is the ledger's own; choose another", self.action);
+            return Err(LedgerError::invalid("action", problem));
+        }
+        self.check_fields()?;
+        check_timestamp("timestamp", &self.timestamp)?;
+        check_payload(&self.payload)
+    }
+
+    fn check_fields(&self) -> Result<(), LedgerError> {
         for (name, field) in self.fields() {
             if field.len() > FIELD_BYTES_MAX {
                 let problem = format!(
@@ -77,8 +89,7 @@ impl NewEntry {
                 return Err(LedgerError::invalid(name, "is empty; name it"));
             }
         }
-        check_timestamp("timestamp", &self.timestamp)?;
-        check_payload(&self.payload)
+        Ok(())
     }
 
     pub(crate) fn leaf(&self, sequence: u64, previous_hash: Hash, payload_hash: Hash) -> Leaf<'_> {
@@ -197,7 +208,19 @@ fn check_payload(payload: &str) -> Result<(), LedgerError> {
             "is not valid JSON; nothing else is stored",
         ));
     }
+    if looks_dropped(payload) {
+        let problem = format!("has the key {DROPPED_KEY}, which stands for dropped payloads; rename it");
+        return Err(LedgerError::invalid("payload", problem));
+    }
     Ok(())
+}
+
+/// Whether an object has the key of dropped payloads, however it is spelled.
+fn looks_dropped(payload: &str) -> bool {
+    let possible = payload.contains(DROPPED_KEY) || payload.contains("\\u");
+    possible
+        && serde_json::from_str::<std::collections::BTreeMap<String, IgnoredAny>>(payload)
+            .is_ok_and(|object| object.contains_key(DROPPED_KEY))
 }
 
 /// Whether these bytes are one JSON text (RFC 8259) in UTF-8.
@@ -270,6 +293,12 @@ mod tests {
         }
         .validate()
         .unwrap();
+        NewEntry {
+            payload: r#"{"a":{"evenkeel_dropped_payload":1},"b":"\u0065"}"#.into(),
+            ..plain()
+        }
+        .validate()
+        .unwrap();
     }
 
     #[test]
@@ -302,6 +331,15 @@ mod tests {
             }),
             "subsystem"
         );
+        for action in own::ACTIONS {
+            assert_eq!(
+                refused(&NewEntry {
+                    action: action.into(),
+                    ..plain()
+                }),
+                "action"
+            );
+        }
         let long = format!("\"{}\"", "y".repeat(PAYLOAD_BYTES_MAX - 1));
         assert_eq!(
             refused(&NewEntry {
@@ -328,6 +366,8 @@ mod tests {
             "\"\u{1}\"",
             "01",
             "[1,]",
+            r#"{"evenkeel_dropped_payload":1}"#,
+            r#"{"a":2, "evenkeel\u005fdropped_payload":{}}"#,
         ] {
             assert_eq!(
                 refused(&NewEntry {

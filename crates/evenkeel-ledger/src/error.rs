@@ -121,6 +121,26 @@ pub enum LedgerError {
         /// What is wrong.
         kind: DamageKind,
     },
+    /// The log is signed by another key than the one given; it was not touched.
+    #[error(
+        "the ledger {path} is signed by the key {trusted}, the key given is {given}; give the trusted one, and change keys by rotation, which needs both"
+    )]
+    WrongKey {
+        /// The ledger's file.
+        path: PathBuf,
+        /// Name and id of the key that the log trusts now.
+        trusted: String,
+        /// Name and id of the key given.
+        given: String,
+    },
+    /// There is no checkpoint or entry to prove anything about.
+    #[error("the ledger {path} cannot prove that: {detail}")]
+    NotProvable {
+        /// The ledger's file.
+        path: PathBuf,
+        /// What is missing.
+        detail: String,
+    },
     /// The entry or query given is not acceptable. Only this one is refused.
     #[error("{field} {problem}")]
     Invalid {

@@ -25,6 +25,19 @@ pub const TAG: &[u8; 18] = b"evenkeel-leaf-v1\n\0";
 /// RFC 6962's prefix for the hash of a leaf.
 const LEAF_PREFIX: u8 = 0x00;
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The value of each lower-case hexadecimal digit, 0xff for any other byte.
+const NIBBLE: [u8; 256] = {
+    let mut table = [0xff; 256];
+    let mut value = 0;
+    while value < 16 {
+        table[DIGITS[value as usize] as usize] = value;
+        value += 1;
+    }
+    table
+};
+
 /// A SHA-256 hash. In the database and in JSON it is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hash([u8; 32]);
@@ -46,12 +59,25 @@ impl Hash {
     /// Reads exactly 64 lower-case hexadecimal digits; anything else is `None`, so that each hash has one
     /// spelling only.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
-        if text.iter().any(u8::is_ascii_uppercase) {
-            return None;
-        }
+        let text: &[u8; 64] = text.try_into().ok()?;
         let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).ok()?;
-        Some(Self(bytes))
+        let mut wrong = 0;
+        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            let (high, low) = (NIBBLE[usize::from(pair[0])], NIBBLE[usize::from(pair[1])]);
+            wrong |= high | low;
+            *byte = high << 4 | low & 0x0f;
+        }
+        (wrong <= 0x0f).then_some(Self(bytes))
+    }
+
+    /// The 64 digits, without a place on the heap.
+    pub(crate) fn to_hex(self) -> HexDigits {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 0x0f)];
+        }
+        HexDigits(digits)
     }
 
     /// SHA-256 of some bytes.
@@ -60,9 +86,18 @@ impl Hash {
     }
 }
 
+/// A hash as text.
+pub(crate) struct HexDigits([u8; 64]);
+
+impl HexDigits {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+}
+
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        f.write_str(self.to_hex().as_str())
     }
 }
 
@@ -114,6 +149,14 @@ impl Leaf<'_> {
         let mut sha = Sha256::new_with_prefix([LEAF_PREFIX]);
         self.write(|part| sha.update(part));
         Hash(sha.finalize().into())
+    }
+
+    /// As [`Leaf::hash`], the leaf put together in `scratch` first: fewer and longer strokes of SHA-256.
+    pub(crate) fn hash_in(&self, scratch: &mut Vec<u8>) -> Hash {
+        scratch.clear();
+        scratch.push(LEAF_PREFIX);
+        self.write(|part| scratch.extend_from_slice(part));
+        Hash::of(scratch)
     }
 
     fn write(&self, mut out: impl FnMut(&[u8])) {
@@ -188,6 +231,7 @@ mod tests {
         let mut prefixed = vec![0];
         prefixed.extend(second().encode());
         assert_eq!(second().hash(), Hash::of(&prefixed));
+        assert_eq!(second().hash(), second().hash_in(&mut vec![1, 2, 3]));
     }
 
     #[test]
@@ -198,6 +242,11 @@ mod tests {
         assert_eq!(Hash::from_hex(text.to_uppercase().as_bytes()), None);
         assert_eq!(Hash::from_hex(&text.as_bytes()[1..]), None);
         assert_eq!(Hash::from_hex(b""), None);
+        for (at, other) in [(0, "g"), (63, "/"), (30, "\u{7f}"), (1, ":"), (2, "`")] {
+            let mut wrong = text.clone();
+            wrong.replace_range(at..=at, other);
+            assert_eq!(Hash::from_hex(wrong.as_bytes()), None, "{wrong}");
+        }
         assert_eq!(Hash::from_hex(format!("{text}00").as_bytes()), None);
     }
 

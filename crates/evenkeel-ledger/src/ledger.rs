@@ -9,11 +9,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::entry::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
-use crate::writer::{Request, Writer};
-use crate::{Entry, Hash, LedgerError, NewEntry, Reader};
+use crate::signed::SignedCheckpoint;
+use crate::tlog::{SignatureLine, Signer};
+use crate::writer::{Append, Control, Request, Work, Writer};
+use crate::{DropSelection, Entry, Hash, LedgerError, NewEntry, Reader, dropped};
 
 /// Entries that may wait for the writer, in bytes together: 32 MiB. Then appending waits for room.
 pub const QUEUE_BYTES_MAX: usize = QUEUE_UNITS << 10;
@@ -22,13 +24,18 @@ pub const QUEUE_BYTES_MAX: usize = QUEUE_UNITS << 10;
 const QUEUE_UNITS: usize = 32 << 10;
 
 /// How to open a ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How long a commit waits for another process's lock before it is refused as busy. Default 5 s.
     pub busy_timeout: Duration,
     /// Largest size of the database file in bytes, rounded down to whole pages; default no limit. An append
     /// beyond it fails as [`LedgerError::Full`] and ends the writer, just as a full disk does.
     pub size_bytes_max: Option<u64>,
+    /// The key that signs a checkpoint with each commit; its name is the log's origin, for good. Default none: then
+    /// nothing is signed, and a log that was signed before says so in an entry of its own.
+    pub signer: Option<Arc<Signer>>,
+    /// The clock for entries that the ledger writes about itself. Default the system's.
+    pub clock: fn() -> jiff::Timestamp,
 }
 
 impl Default for Options {
@@ -36,8 +43,23 @@ impl Default for Options {
         Self {
             busy_timeout: Duration::from_secs(5),
             size_bytes_max: None,
+            signer: None,
+            clock: jiff::Timestamp::now,
         }
     }
+}
+
+/// What a call of [`Ledger::drop_payloads`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// The entry that records it; `None` if there was nothing to drop.
+    pub entry: Option<Entry>,
+    /// How many payloads were dropped.
+    pub entries: u64,
+    /// Their bytes together.
+    pub bytes: u64,
+    /// Whether that was all; if not, call again.
+    pub finished: bool,
 }
 
 /// The newest entry that is known to be durable.
@@ -70,24 +92,28 @@ struct Shared {
 pub(crate) struct State {
     pub(crate) head: Mutex<Head>,
     pub(crate) poison: Mutex<Option<Arc<LedgerError>>>,
+    pub(crate) checkpoint: watch::Sender<Option<Arc<SignedCheckpoint>>>,
 }
 
 impl Ledger {
     /// Opens the ledger, or creates it (mode 0600) in a directory that exists, with the default [`Options`].
     ///
-    /// Checks the schema and re-hashes the newest entries, so that appending continues the true chain; a
-    /// file that fails this is [`LedgerError::DoesNotVerify`] and is not touched.
+    /// Checks the schema, re-hashes the newest entries, and compares the tree with the newest checkpoint, so that
+    /// appending continues the true chain; a file that fails this is [`LedgerError::DoesNotVerify`] and is not
+    /// touched. A ledger of an older format version is brought up to this one, in one transaction.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
         Self::open_with(path, &Options::default())
     }
 
-    /// As [`Ledger::open`] with options.
+    /// As [`Ledger::open`] with options. A signer on a log that has no key yet becomes its key, by an entry that is
+    /// appended at once; one that is not the key the log trusts now is [`LedgerError::WrongKey`].
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self, LedgerError> {
         let path = path.as_ref().to_owned();
         let writer = Writer::open(&path, options)?;
         let state = Arc::new(State {
             head: Mutex::new(writer.head()),
             poison: Mutex::new(None),
+            checkpoint: watch::Sender::new(writer.newest()),
         });
         let (sender, receiver) = std::sync::mpsc::channel();
         let theirs = Arc::clone(&state);
@@ -144,6 +170,94 @@ impl Ledger {
         block_on(self.append_all(entries))
     }
 
+    /// Waits for one of this ledger's own futures in code that is not async: blocks this thread until it is ready.
+    pub fn wait<F: Future>(&self, future: F) -> F::Output {
+        block_on(future)
+    }
+
+    /// The newest checkpoint that is durable, signed by the log alone; `None` if nothing was ever signed. It is of the
+    /// whole log unless signing stopped.
+    pub fn checkpoint(&self) -> Option<Arc<SignedCheckpoint>> {
+        self.shared.state.checkpoint.borrow().clone()
+    }
+
+    /// As [`Ledger::checkpoint`], for somebody who waits for the next: a witness's client.
+    pub fn checkpoints(&self) -> watch::Receiver<Option<Arc<SignedCheckpoint>>> {
+        self.shared.state.checkpoint.subscribe()
+    }
+
+    /// Keeps cosignatures of witnesses on the checkpoint of `tree_size` entries. Those that are there already are
+    /// passed over; returns how many were new. They are kept as given: verify them before, with the witness's key.
+    ///
+    /// At most [`COSIGNATURES_MAX`](crate::COSIGNATURES_MAX) are kept for each checkpoint.
+    pub fn add_cosignatures(
+        &self,
+        tree_size: u64,
+        lines: Vec<SignatureLine>,
+    ) -> impl Future<Output = Result<usize, LedgerError>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        self.control(Ok(()), Work::Cosign(tree_size, lines, reply), answer)
+    }
+
+    /// Makes `new` the key that signs from now on: an entry that both keys signed, and a checkpoint by the new one.
+    /// It must have the log's name. Keep the old key until this is durable, and tell those who pinned it.
+    pub fn rotate_key(
+        &self,
+        new: Arc<Signer>,
+    ) -> impl Future<Output = Result<Entry, LedgerError>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        self.control(Ok(()), Work::Rotate(new, reply), answer)
+    }
+
+    /// Signs nothing from now on, also after a restart, until [`Ledger::resume_signing`]: for a log that is behind
+    /// what its witness has seen. Appending goes on. Returns the entry that records it.
+    pub fn stop_signing(
+        &self,
+        reason: String,
+    ) -> impl Future<Output = Result<Entry, LedgerError>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let valid = dropped::check_reason(&reason);
+        self.control(valid, Work::Stop(reason, reply), answer)
+    }
+
+    /// Signs again, everything since the last checkpoint included. A person's decision.
+    pub fn resume_signing(
+        &self,
+        reason: String,
+    ) -> impl Future<Output = Result<Entry, LedgerError>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let valid = dropped::check_reason(&reason);
+        self.control(valid, Work::Resume(reason, reply), answer)
+    }
+
+    /// Replaces payloads by their hashes, and records before that which and why. At most
+    /// [`DROP_ENTRIES_MAX`](crate::DROP_ENTRIES_MAX) in one call, see [`Dropped::finished`]. Appending waits
+    /// meanwhile. The payloads are overwritten in the file; backups and copies still have them.
+    pub fn drop_payloads(
+        &self,
+        selection: DropSelection,
+        reason: String,
+    ) -> impl Future<Output = Result<Dropped, LedgerError>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let valid = selection.validate(&reason);
+        self.control(valid, Work::Drop(selection, reason, reply), answer)
+    }
+
+    fn control<T: Send>(
+        &self,
+        valid: Result<(), LedgerError>,
+        work: Work,
+        answer: oneshot::Receiver<Result<T, LedgerError>>,
+    ) -> impl Future<Output = Result<T, LedgerError>> + Send + use<T> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            valid?;
+            let room = shared.reserve(1).await?;
+            shared.send(Request::Control(Control { work, _room: room }))?;
+            answer.await.unwrap_or_else(|_| Err(shared.closed()))
+        }
+    }
+
     /// The newest entry that this writer knows to be durable.
     pub fn head(&self) -> Head {
         *lock(&self.shared.state.head)
@@ -185,21 +299,24 @@ impl Shared {
             .collect();
         let room = self.reserve(bytes).await?;
         let (reply, answer) = oneshot::channel();
-        let request = Request {
+        self.send(Request::Append(Append {
             entries,
             payload_hashes,
             bytes,
             reply,
             _room: room,
-        };
-        // Sent under the lock and without waiting: the queue is bounded by the room, and no sender stays
-        // in a future that might never be polled again, so closing always ends.
+        }))?;
+        answer.await.unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    /// Sent under the lock and without waiting: the queue is bounded by the room, and no sender stays in a future
+    /// that might never be polled again, so closing always ends.
+    fn send(&self, request: Request) -> Result<(), LedgerError> {
         lock(&self.sender)
             .as_ref()
             .ok_or_else(|| self.closed())?
             .send(request)
-            .map_err(|_| self.closed())?;
-        answer.await.unwrap_or_else(|_| Err(self.closed()))
+            .map_err(|_| self.closed())
     }
 
     async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, LedgerError> {
@@ -311,13 +428,13 @@ mod tests {
             .iter()
             .map(|entry| Hash::of(entry.payload.as_bytes()))
             .collect();
-        let request = Request {
+        let request = Request::Append(Append {
             entries,
             payload_hashes,
             bytes: 1,
             reply,
             _room: room,
-        };
+        });
         lock(&ledger.shared.sender)
             .as_ref()
             .unwrap()

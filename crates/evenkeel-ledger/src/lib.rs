@@ -61,30 +61,42 @@
 mod check;
 mod connect;
 mod damage;
+mod dropped;
 mod entry;
 mod error;
 mod files;
+mod keys;
 pub mod leaf;
 mod ledger;
 pub mod merkle;
+mod nodes;
+pub mod own;
 mod query;
 mod reader;
 pub mod schema;
+mod signed;
 mod stats;
 pub mod tlog;
 mod verify;
 mod writer;
 
 pub use damage::{Damage, DamageKind};
+pub use dropped::{
+    DROP_BYTES_MIN, DROP_ENTRIES_MAX, DROPPED_KEY, DropSelection, DroppedPayload,
+};
 pub use entry::{
     BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, Entry, FIELD_BYTES_MAX, NewEntry, PAYLOAD_BYTES_MAX,
     PAYLOAD_DEPTH_MAX, format_timestamp,
 };
 pub use error::LedgerError;
+pub use keys::KeyHistory;
 pub use leaf::Hash;
-pub use ledger::{Head, Ledger, Options, QUEUE_BYTES_MAX};
+pub use ledger::{Dropped, Head, Ledger, Options, QUEUE_BYTES_MAX};
 pub use query::{Order, QUERY_LIMIT_MAX, Query};
 pub use reader::Reader;
+pub use signed::{COSIGNATURES_MAX, SignedCheckpoint};
 pub use stats::{Counts, ERROR_RESULTS, Exclude};
-pub use verify::{DAMAGE_LISTED_MAX, Report, VerifyOptions, verify, verify_with};
+pub use verify::{
+    Anchor, DAMAGE_LISTED_MAX, Report, VERIFY_THREADS_MAX, VerifyOptions, verify, verify_with,
+};
 pub use writer::{GROUP_BYTES_MAX, GROUP_ENTRIES_MAX};

@@ -43,16 +43,31 @@ impl Frontier {
 
     /// Adds a leaf by its leaf hash (the entry's `entry_hash`).
     pub fn push(&mut self, leaf: Hash) {
+        self.push_subtree(0, leaf, |_, _, _| {});
+    }
+
+    /// Adds the root of a complete subtree of 2^`height` leaves; the leaves so far must be a multiple of that. Tells
+    /// `complete` of each subtree that is complete now, itself first: height, position among those of its height, root.
+    pub(crate) fn push_subtree(
+        &mut self,
+        height: u32,
+        root: Hash,
+        mut complete: impl FnMut(u32, u64, &Hash),
+    ) {
+        debug_assert_eq!(self.leaves & ((1 << height) - 1), 0, "subtrees are aligned");
+        let (mut at, mut position, mut hash) = (height, self.leaves >> height, root);
+        complete(at, position, &hash);
         // Each trailing one of the count is a complete subtree that waits for a sibling of its height.
-        let complete = self.leaves.trailing_ones() as usize;
-        let kept = self.subtrees.len() - complete;
-        let subtree = self
-            .subtrees
-            .drain(kept..)
-            .rev()
-            .fold(leaf, |right, left| node_hash(&left, &right));
-        self.subtrees.push(subtree);
-        self.leaves += 1;
+        while position & 1 == 1
+            && let Some(left) = self.subtrees.pop()
+        {
+            hash = node_hash(&left, &hash);
+            at += 1;
+            position >>= 1;
+            complete(at, position, &hash);
+        }
+        self.subtrees.push(hash);
+        self.leaves += 1 << height;
     }
 
     /// The root, RFC 6962's MTH; of the empty tree SHA-256 of nothing.
@@ -131,6 +146,28 @@ mod tests {
             prop_assert_eq!(tree.len(), u64::from(leaves));
             prop_assert!(tree.subtrees.len() <= 64);
             prop_assert_eq!(tree.root(), mth(&hashes));
+        }
+
+        /// Whole subtrees, or leaf after leaf: the same tree, and the same subtrees are told of.
+        #[test]
+        fn subtrees_can_be_pushed_whole(tiles in 0_u64..20, rest in 0_u16..16) {
+            let hashes: Vec<Hash> = (0..u16::try_from(tiles).unwrap() * 16 + rest).map(|n| leaf(&n.to_be_bytes())).collect();
+            let (mut one, mut other) = (Frontier::new(), Frontier::new());
+            let (mut told_one, mut told_other) = (Vec::new(), Vec::new());
+            for hash in &hashes {
+                one.push_subtree(0, *hash, |height, position, hash| told_one.push((height, position, *hash)));
+            }
+            let (whole, single) = hashes.split_at(hashes.len() / 16 * 16);
+            for tile in whole.chunks(16) {
+                other.push_subtree(4, mth(tile), |height, position, hash| told_other.push((height, position, *hash)));
+            }
+            for hash in single {
+                other.push_subtree(0, *hash, |height, position, hash| told_other.push((height, position, *hash)));
+            }
+            prop_assert_eq!(&one, &other);
+            let in_tiles = usize::try_from(tiles).unwrap() * 16;
+            told_one.retain(|(height, position, _)| *height >= 4 || (usize::try_from(*position).unwrap() << height) >= in_tiles);
+            prop_assert_eq!(told_one, told_other);
         }
     }
 }

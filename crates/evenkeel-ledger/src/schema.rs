@@ -1,5 +1,7 @@
-//! The schema of the file, its version, and whether a file has it. Statements here are part of the file format:
+//! The schema of the file, its version, and whether a file has it. The statements are part of the file format:
 //! SQLite keeps their text, and `faults` compares it letter by letter. Changing one is a new [`VERSION`].
+
+mod objects;
 
 use rusqlite::Connection;
 
@@ -9,108 +11,12 @@ use crate::{Damage, DamageKind};
 pub const APPLICATION_ID: i64 = 0x4576_6b4c;
 
 /// `PRAGMA user_version`: the newest file format this program knows.
-pub const VERSION: i64 = 1;
+///
+/// Version 1 had the log alone. It is read and verified as it is, and becomes version 2 when it is opened for writing.
+pub const VERSION: i64 = 2;
 
 /// The value of `action` that makes an entry a row of `playbook_runs`.
 pub const PLAYBOOK_RUN: &str = "complete_playbook_run";
-
-/// One object of the schema.
-#[derive(Debug)]
-struct Object {
-    kind: &'static str,
-    name: &'static str,
-    sql: &'static str,
-}
-
-/// `sequence` is the only unique column on purpose: with a second one, `INSERT OR REPLACE` of a correct next entry
-/// that repeats an old value there would delete the old row, and no trigger would see it.
-const OBJECTS: [Object; 9] = [
-    Object {
-        kind: "table",
-        name: "immutable_log",
-        sql: "CREATE TABLE immutable_log (
-  sequence INTEGER PRIMARY KEY CHECK (sequence >= 1),
-  timestamp TEXT NOT NULL CHECK (length(timestamp) = 24 AND timestamp GLOB '????-??-??T??:??:??.???Z'),
-  actor TEXT NOT NULL CHECK (length(actor) BETWEEN 1 AND 1024),
-  action TEXT NOT NULL CHECK (length(action) BETWEEN 1 AND 1024),
-  resource TEXT NOT NULL CHECK (length(resource) <= 1024),
-  subsystem TEXT NOT NULL CHECK (length(subsystem) <= 1024),
-  payload TEXT NOT NULL CHECK (json_valid(payload)),
-  result TEXT NOT NULL CHECK (length(result) <= 1024),
-  entry_hash TEXT NOT NULL CHECK (length(entry_hash) = 64 AND entry_hash NOT GLOB '*[^0-9a-f]*'),
-  previous_hash TEXT NOT NULL CHECK (length(previous_hash) = 64 AND previous_hash NOT GLOB '*[^0-9a-f]*')
-) STRICT",
-    },
-    Object {
-        kind: "trigger",
-        name: "immutable_log_no_update",
-        sql: "CREATE TRIGGER immutable_log_no_update BEFORE UPDATE ON immutable_log
-BEGIN
-  SELECT RAISE(ABORT, 'immutable_log is append-only: an entry cannot be changed');
-END",
-    },
-    Object {
-        kind: "trigger",
-        name: "immutable_log_no_delete",
-        sql: "CREATE TRIGGER immutable_log_no_delete BEFORE DELETE ON immutable_log
-BEGIN
-  SELECT RAISE(ABORT, 'immutable_log is append-only: an entry cannot be deleted');
-END",
-    },
-    Object {
-        kind: "trigger",
-        name: "immutable_log_next_only",
-        sql: "CREATE TRIGGER immutable_log_next_only BEFORE INSERT ON immutable_log
-BEGIN
-  SELECT RAISE(ABORT, 'immutable_log is append-only: sequence must be the highest one plus 1')
-   WHERE NEW.sequence IS NOT coalesce((SELECT max(sequence) FROM immutable_log), 0) + 1;
-  SELECT RAISE(ABORT, 'immutable_log is a chain: previous_hash must be the entry_hash of the entry before')
-   WHERE NEW.previous_hash IS NOT coalesce(
-     (SELECT entry_hash FROM immutable_log ORDER BY sequence DESC LIMIT 1),
-     '0000000000000000000000000000000000000000000000000000000000000000');
-END",
-    },
-    Object {
-        kind: "index",
-        name: "immutable_log_by_action",
-        sql: "CREATE INDEX immutable_log_by_action ON immutable_log (action)",
-    },
-    Object {
-        kind: "index",
-        name: "immutable_log_by_subsystem",
-        sql: "CREATE INDEX immutable_log_by_subsystem ON immutable_log (subsystem)",
-    },
-    Object {
-        kind: "index",
-        name: "immutable_log_by_timestamp",
-        sql: "CREATE INDEX immutable_log_by_timestamp ON immutable_log (timestamp)",
-    },
-    Object {
-        kind: "index",
-        name: "immutable_log_by_workflow",
-        sql: "CREATE INDEX immutable_log_by_workflow ON immutable_log (json_extract(payload, '$.workflow_id'))
- WHERE json_extract(payload, '$.workflow_id') IS NOT NULL",
-    },
-    Object {
-        kind: "view",
-        name: "playbook_runs",
-        sql: "CREATE VIEW playbook_runs AS
-SELECT sequence, timestamp,
-       json_extract(payload, '$.run_id') AS run_id,
-       json_extract(payload, '$.workflow_id') AS workflow_id,
-       json_extract(payload, '$.playbook') AS playbook_id,
-       json_extract(payload, '$.anomaly_type') AS anomaly_type,
-       json_extract(payload, '$.attempt') AS attempt,
-       json_extract(payload, '$.started_at') AS started_at,
-       json_extract(payload, '$.finished_at') AS finished_at,
-       json_extract(payload, '$.duration_ms') AS duration_ms,
-       json_extract(payload, '$.steps') AS steps,
-       json_extract(payload, '$.verified') AS verified,
-       result
-  FROM immutable_log
- WHERE action = 'complete_playbook_run'",
-    },
-];
 
 /// What a database file is, as far as its header and its schema say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,17 +48,37 @@ pub(crate) fn has_log(conn: &Connection) -> rusqlite::Result<bool> {
         .map(|tables| tables > 0)
 }
 
+/// The format version that the header tells, whoever's file it is.
+pub(crate) fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
 /// Makes an empty database a ledger. To be called inside a transaction.
 pub(crate) fn create(conn: &Connection) -> rusqlite::Result<()> {
-    for object in &OBJECTS {
+    create_version(conn, VERSION)
+}
+
+fn create_version(conn: &Connection, version: i64) -> rusqlite::Result<()> {
+    for object in objects::of(version) {
         conn.execute_batch(object.sql)?;
     }
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+    conn.pragma_update(None, "user_version", version)
+}
+
+/// Makes a faultless ledger of version 1 one of version 2, all but the rows of `ledger_node`. To be called inside a
+/// transaction.
+pub(crate) fn upgrade_from_1(conn: &Connection) -> rusqlite::Result<()> {
+    for sql in objects::upgrade_from_1() {
+        conn.execute_batch(sql)?;
+    }
     conn.pragma_update(None, "user_version", VERSION)
 }
 
-/// What differs from the schema of this format version; empty when all is as it should be.
+/// What differs from the schema of the format version in the file's header; empty when all is as it should be. A
+/// version that never was is measured by the newest one.
 pub(crate) fn faults(conn: &Connection) -> rusqlite::Result<Vec<Damage>> {
+    let objects = objects::of(version(conn)?);
     let mut statement = conn.prepare(
         // ANALYZE keeps its figures in tables of SQLite's own. Nothing else is let pass by its name.
         "SELECT type, name, sql FROM sqlite_schema
@@ -162,7 +88,7 @@ pub(crate) fn faults(conn: &Connection) -> rusqlite::Result<Vec<Damage>> {
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let mut faults = Vec::new();
-    for object in &OBJECTS {
+    for object in &objects {
         let same_name = found
             .iter()
             .find(|(kind, name, _)| kind == object.kind && name == object.name);
@@ -184,7 +110,7 @@ pub(crate) fn faults(conn: &Connection) -> rusqlite::Result<Vec<Damage>> {
         });
     }
     for (kind, name, _) in &found {
-        if !OBJECTS
+        if !objects
             .iter()
             .any(|object| object.kind == kind && object.name == name)
         {
@@ -218,8 +144,22 @@ mod tests {
     }
 
     #[test]
+    fn an_upgraded_schema_is_that_of_a_fresh_ledger() {
+        let conn = Connection::open_in_memory().unwrap();
+        create_version(&conn, 1).unwrap();
+        assert_eq!(faults(&conn).unwrap(), []);
+        upgrade_from_1(&conn).unwrap();
+        assert_eq!(faults(&conn).unwrap(), []);
+        assert_eq!(version(&conn).unwrap(), VERSION);
+        // The header says 1, the tables are those of 2: neither.
+        conn.pragma_update(None, "user_version", 1).unwrap();
+        assert_ne!(faults(&conn).unwrap(), []);
+    }
+
+    #[test]
     fn each_object_is_missed_and_each_stranger_noticed() {
-        for object in &OBJECTS[1..] {
+        let droppable = objects::of(VERSION).into_iter();
+        for object in droppable.filter(|object| object.kind != "table") {
             let conn = fresh();
             conn.execute_batch(&format!("DROP {} {}", object.kind, object.name))
                 .unwrap();

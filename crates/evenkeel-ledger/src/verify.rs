@@ -1,39 +1,72 @@
-//! The full verification: every entry re-hashed as stored, the chain, the schema, SQLite's own consistency. Reads
-//! only, needs no right to write, works on a live ledger and on a copy.
+//! The full verification: every entry re-hashed as stored, the chain, the Merkle tree, each checkpoint and its
+//! signature, the keys, the schema, SQLite's own consistency. Reads only, needs no right to write, works on a live
+//! ledger and on a copy.
 //!
-//! What it cannot see without a checkpoint from elsewhere: a tail that was cut off, a history that was rewritten
-//! to its end, an old copy put back. Compare [`Report::merkle_root`] or [`Report::head`] with one for that.
+//! What nothing in the file can show: a tail that was cut off with its checkpoints, a history rewritten to its end by
+//! somebody who has the key, an old copy put back. [`VerifyOptions::against`] takes checkpoints from elsewhere for
+//! that, and [`Report::not_anchored`] says for which entries nobody elsewhere stands.
+
+mod findings;
+mod join;
+mod scan;
+mod whole;
 
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode};
 use serde::Serialize;
 
-use crate::check::{CHUNK_ENTRIES, COLUMNS, Chain, to_u64};
 use crate::error::describe;
 use crate::merkle::Frontier;
+use crate::tlog::{SignedNote, VerifierKey};
 use crate::{Damage, DamageKind, Hash, LedgerError, connect, schema};
+
+pub(crate) use findings::Findings;
 
 /// Most damages that a report lists; all are counted.
 pub const DAMAGE_LISTED_MAX: usize = 100;
+/// Most threads that hash at the same time.
+pub const VERIFY_THREADS_MAX: usize = 64;
 
-/// Progress is told after this many entries.
-const PROGRESS_ENTRIES: u64 = 1024;
-
-/// What to verify.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What to verify, and against what.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyOptions {
-    /// Also run SQLite's `integrity_check`, which compares the indexes with the table: an entry that is missing
-    /// in an index is hidden from queries though the chain is whole. Default on.
+    /// Also run SQLite's `integrity_check`, which compares the indexes with the table and reads each payload as JSON:
+    /// an entry that is missing in an index is hidden from queries though the chain is whole. Default on. With more
+    /// than one thread it runs beside the hashing.
     pub integrity_check: bool,
+    /// How many threads hash, 1 to [`VERIFY_THREADS_MAX`]. Default as many as the machine runs at once. The report is
+    /// the same with any number.
+    pub threads: usize,
+    /// Checkpoints from elsewhere: from a witness, another mount, a person. The log must contain what they state.
+    pub against: Vec<SignedNote>,
+    /// The first key of the log, kept elsewhere: another one was substituted. Default: the file's word is taken.
+    pub log_key: Option<VerifierKey>,
+    /// The witnesses whose cosignatures count. Those of others are passed over.
+    pub witnesses: Vec<VerifierKey>,
 }
 
 impl Default for VerifyOptions {
     fn default() -> Self {
         Self {
             integrity_check: true,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            against: Vec::new(),
+            log_key: None,
+            witnesses: Vec::new(),
         }
     }
+}
+
+/// Somebody elsewhere who stands for the beginning of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Anchor {
+    /// Name of the witness, or that it is a checkpoint given by the caller.
+    pub by: String,
+    /// For the first so many entries.
+    pub tree_size: u64,
+    /// When, as the witness states it, in seconds since 1970.
+    pub time: Option<u64>,
 }
 
 /// What a verification found.
@@ -50,22 +83,43 @@ pub struct Report {
     /// RFC 6962 Merkle root over the recomputed leaf hashes, entry 1 being leaf 0. Meaningful if the report
     /// [is sound](Report::is_sound).
     pub merkle_root: Hash,
-    /// What is wrong, in the order of finding: schema, entries in sequence order, SQLite's own check. At most
-    /// [`DAMAGE_LISTED_MAX`].
+    /// The name of the log; `None` if it has no key.
+    pub origin: Option<String>,
+    /// The key that signs it now.
+    pub log_key: Option<VerifierKey>,
+    /// How many checkpoints lie in the file.
+    pub checkpoints: u64,
+    /// How many entries the newest of them is about.
+    pub newest_checkpoint: Option<u64>,
+    /// Entries after the newest checkpoint: what nobody signed. 0 for a log without a key.
+    pub unsigned: u64,
+    /// Whether somebody stopped signing and nobody resumed it.
+    pub signing_stopped: bool,
+    /// Who elsewhere stands for how much of the log, each witness once.
+    pub anchored: Vec<Anchor>,
+    /// First and last of the entries for which nobody elsewhere stands: whoever has this machine may have changed
+    /// them together with everything after them.
+    pub not_anchored: Option<(u64, u64)>,
+    /// Payloads that were dropped and have left their hashes.
+    pub payloads_dropped: u64,
+    /// The first entry that is damaged, as exactly as can be known, where damage is about entries.
+    #[serde(rename = "first_bad_sequence")]
+    first_bad: Option<u64>,
+    /// What is wrong: schema first, then by sequence, then SQLite's own check. At most [`DAMAGE_LISTED_MAX`].
     pub damage: Vec<Damage>,
     /// How many damages there are, listed or not.
     pub damage_count: u64,
 }
 
 impl Report {
-    /// Whether nothing is wrong, as far as the file alone can tell.
+    /// Whether nothing is wrong, as far as the file and what it was compared with can tell.
     pub fn is_sound(&self) -> bool {
         self.damage_count == 0
     }
 
-    /// The first entry that is damaged, where the damage is about entries.
+    /// The first entry that is damaged, as exactly as can be known, where damage is about entries.
     pub fn first_bad_sequence(&self) -> Option<u64> {
-        self.damage.iter().find_map(|damage| damage.sequence)
+        self.first_bad
     }
 
     fn empty() -> Self {
@@ -75,16 +129,26 @@ impl Report {
             last_sequence: None,
             head: Hash::ZERO,
             merkle_root: Frontier::new().root(),
+            origin: None,
+            log_key: None,
+            checkpoints: 0,
+            newest_checkpoint: None,
+            unsigned: 0,
+            signing_stopped: false,
+            anchored: Vec::new(),
+            not_anchored: None,
+            payloads_dropped: 0,
+            first_bad: None,
             damage: Vec::new(),
             damage_count: 0,
         }
     }
 
-    fn add(&mut self, damage: Damage) {
-        self.damage_count += 1;
-        if self.damage.len() < DAMAGE_LISTED_MAX {
-            self.damage.push(damage);
-        }
+    fn finish(mut self, findings: Findings) -> Self {
+        self.first_bad = findings.first_bad();
+        self.damage_count = findings.count();
+        self.damage = findings.list();
+        self
     }
 }
 
@@ -97,59 +161,66 @@ pub fn verify(
     path: impl AsRef<Path>,
     progress: impl FnMut(u64, u64),
 ) -> Result<Report, LedgerError> {
-    verify_with(path, VerifyOptions::default(), progress)
+    verify_with(path, &VerifyOptions::default(), progress)
 }
 
-/// As [`verify`] with options.
+/// As [`verify`] with options. A checkpoint in [`VerifyOptions::against`] that has not the form of one is
+/// [`LedgerError::Invalid`].
 pub fn verify_with(
     path: impl AsRef<Path>,
-    options: VerifyOptions,
-    progress: impl FnMut(u64, u64),
+    options: &VerifyOptions,
+    mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, LedgerError> {
     let path = path.as_ref();
+    if !(1..=VERIFY_THREADS_MAX).contains(&options.threads) {
+        let problem = format!("is {}, from 1 to {VERIFY_THREADS_MAX} are possible", options.threads);
+        return Err(LedgerError::invalid("threads", problem));
+    }
     let mut report = Report::empty();
+    let mut findings = Findings::default();
     let conn = match connect::reader_of_any(path) {
         Ok(conn) => conn,
         // A first page that was overwritten looks just like a file that never was a database.
         Err(LedgerError::NotALedger { detail, .. } | LedgerError::Corrupt { detail, .. }) => {
-            report.add(Damage {
+            findings.add(Damage {
                 sequence: None,
                 kind: DamageKind::Unreadable { detail },
             });
-            return Ok(report);
+            return Ok(report.finish(findings));
         }
         Err(error) => return Err(error),
     };
-    let result = match identify(&conn, path) {
-        Ok(fault) => {
-            if let Some(fault) = fault {
-                report.add(fault);
-            }
-            run(&conn, options, progress, &mut report)
+    let result = identify(&conn, path).and_then(|fault| {
+        if let Some(fault) = fault {
+            findings.add(fault);
         }
-        Err(Stop::Error(error)) => return Err(error),
-        Err(Stop::Sqlite(error)) => Err(error),
-    };
+        whole::run(&conn, path, options, &mut progress, &mut report, &mut findings)
+    });
     match result {
-        Ok(()) => Ok(report),
-        Err(error) if is_damage(&error) => {
-            let sequence = report.last_sequence.map_or(1, |last| last + 1);
-            let kind = DamageKind::Unreadable {
-                detail: describe(&error),
-            };
-            report.add(Damage {
-                sequence: Some(sequence),
-                kind,
+        Ok(()) => Ok(report.finish(findings)),
+        Err(Stop::Error(error)) => Err(error),
+        Err(Stop::Sqlite(error)) if is_damage(&error) => {
+            findings.add(Damage {
+                sequence: Some(report.last_sequence.map_or(1, |last| last + 1)),
+                kind: DamageKind::Unreadable {
+                    detail: describe(&error),
+                },
             });
-            Ok(report)
+            Ok(report.finish(findings))
         }
-        Err(error) => Err(LedgerError::sqlite(path, "verifying it", &error)),
+        Err(Stop::Sqlite(error)) => Err(LedgerError::sqlite(path, "verifying it", &error)),
     }
 }
 
 enum Stop {
     Error(LedgerError),
     Sqlite(rusqlite::Error),
+}
+
+impl From<LedgerError> for Stop {
+    fn from(error: LedgerError) -> Self {
+        Self::Error(error)
+    }
 }
 
 impl From<rusqlite::Error> for Stop {
@@ -187,88 +258,4 @@ fn is_damage(error: &rusqlite::Error) -> bool {
         // A value that is not of the type that its column must have.
         None => true,
     }
-}
-
-fn run(
-    conn: &Connection,
-    options: VerifyOptions,
-    progress: impl FnMut(u64, u64),
-    report: &mut Report,
-) -> rusqlite::Result<()> {
-    for fault in schema::faults(conn)? {
-        report.add(fault);
-    }
-    // Without the table, or with another one, there is nothing more to read; that is reported already.
-    if !schema::has_log(conn)? || conn.prepare(&select()).is_err() {
-        return Ok(());
-    }
-    entries(conn, progress, report)?;
-    if options.integrity_check {
-        let found = conn.query_row("PRAGMA integrity_check(1)", [], |row| {
-            row.get::<_, String>(0)
-        });
-        let detail = match found {
-            Ok(ok) if ok == "ok" => return Ok(()),
-            Ok(detail) => detail,
-            Err(error) if is_damage(&error) => describe(&error),
-            Err(error) => return Err(error),
-        };
-        report.add(Damage {
-            sequence: None,
-            kind: DamageKind::Inconsistent { detail },
-        });
-    }
-    Ok(())
-}
-
-fn select() -> String {
-    format!(
-        "SELECT {COLUMNS} FROM immutable_log NOT INDEXED WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3"
-    )
-}
-
-fn entries(
-    conn: &Connection,
-    mut progress: impl FnMut(u64, u64),
-    report: &mut Report,
-) -> rusqlite::Result<()> {
-    let last: Option<i64> = conn.query_row(
-        "SELECT max(sequence) FROM immutable_log NOT INDEXED",
-        [],
-        |row| row.get(0),
-    )?;
-    let last = last.unwrap_or(0);
-    let total = to_u64(last);
-    let mut statement = conn.prepare(&select())?;
-    let mut chain = Chain::from_start();
-    let mut tree = Frontier::new();
-    let mut after = i64::MIN;
-    // Ends: a full chunk moves `after` on, and `last` stands.
-    loop {
-        let mut rows = statement.query([after, last, CHUNK_ENTRIES])?;
-        let mut read = 0;
-        while let Some(row) = rows.next()? {
-            let checked = chain.check(row, conn)?;
-            read += 1;
-            after = after.max(checked.sequence);
-            report.entries += 1;
-            let sequence = to_u64(checked.sequence);
-            report.first_sequence.get_or_insert(sequence);
-            report.last_sequence = Some(sequence);
-            report.head = checked.hash;
-            tree.push(checked.hash);
-            if let Some(damage) = checked.damage {
-                report.add(damage);
-            }
-            if report.entries.is_multiple_of(PROGRESS_ENTRIES) {
-                progress(report.entries, total.max(report.entries));
-            }
-        }
-        if read < CHUNK_ENTRIES {
-            break;
-        }
-    }
-    report.merkle_root = tree.root();
-    progress(report.entries, total.max(report.entries));
-    Ok(())
 }

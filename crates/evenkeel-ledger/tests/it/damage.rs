@@ -286,9 +286,10 @@ fn an_entry_hidden_from_an_index_is_found() {
     );
     let without = VerifyOptions {
         integrity_check: false,
+        ..VerifyOptions::default()
     };
     assert!(
-        verify_with(&place.path, without, |_, _| {})
+        verify_with(&place.path, &without, |_, _| {})
             .unwrap()
             .is_sound()
     );

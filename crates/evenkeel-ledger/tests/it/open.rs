@@ -106,7 +106,7 @@ fn a_newer_format_is_a_clear_error() {
             panic!("{error}")
         };
         assert_eq!((found, supported), (schema::VERSION + 1, schema::VERSION));
-        assert!(error.to_string().contains("version 2"), "{error}");
+        assert!(error.to_string().contains("version 3"), "{error}");
     }
 }
 

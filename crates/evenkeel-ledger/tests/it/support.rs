@@ -70,11 +70,17 @@ pub(crate) fn timestamp(n: u64) -> String {
 
 /// All triggers gone, as after an attacker's first step.
 pub(crate) fn drop_triggers(conn: &Connection) {
-    conn.execute_batch(
-        "DROP TRIGGER immutable_log_no_update; DROP TRIGGER immutable_log_no_delete;
-         DROP TRIGGER immutable_log_next_only;",
-    )
-    .unwrap();
+    let mut names = conn
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
+        .unwrap();
+    let names: Vec<String> = names
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for name in names {
+        conn.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
+    }
 }
 
 /// The statements that make the triggers, as they lie in a file.
