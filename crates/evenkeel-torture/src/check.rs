@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use evenkeel_ledger::merkle::Frontier;
-use evenkeel_ledger::{Ledger, LedgerError, verify};
+use evenkeel_ledger::tlog::SignedNote;
+use evenkeel_ledger::{Ledger, LedgerError, VerifyOptions, verify_with};
 
 use crate::disk::Contents;
-use crate::workload::{Acknowledged, Driven, FILE_NAME, entry};
+use crate::workload::{self, Acknowledged, Driven, FILE_NAME, Published, SIGNED, entry};
 
 /// What may be expected of a file.
 #[derive(Debug)]
@@ -19,6 +20,17 @@ pub struct Expected {
     /// Entries beyond those whose hashes are known: accepted and not acknowledged.
     more_max: u64,
     acknowledged: Vec<Acknowledged>,
+    signed: bool,
+    published: Vec<Published>,
+}
+
+/// What had been said to others when a power loss or an end came.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a> {
+    /// This many entries were acknowledged.
+    pub acknowledged: u64,
+    /// The newest checkpoint that was handed out.
+    pub checkpoint: Option<&'a SignedNote>,
 }
 
 /// What was found in a file where nothing is wrong.
@@ -28,6 +40,13 @@ pub struct Kept {
     pub entries: u64,
     /// How many of them had not been acknowledged yet.
     pub unacknowledged: u64,
+}
+
+impl Kept {
+    /// Whether it has entries that nobody was told of, after some that somebody was.
+    pub fn is_ahead(&self) -> bool {
+        self.unacknowledged > 0 && self.unacknowledged < self.entries
+    }
 }
 
 impl Expected {
@@ -42,19 +61,25 @@ impl Expected {
         Self {
             trees,
             batches: driven.batches.clone(),
-            more_max: driven.refused,
+            // A log whose opening failed may have its first entry, the ledger's own, or gets it now.
+            more_max: driven.refused + u64::from(driven.signed && driven.acknowledged.is_empty()),
             acknowledged: driven.acknowledged.clone(),
+            signed: driven.signed,
+            published: driven.published.clone(),
         }
     }
 
-    /// How many entries were acknowledged before the operation at this position of the recording.
-    pub fn acknowledged_at(&self, position: usize) -> u64 {
-        self.acknowledged
+    /// What was said before the operation at this position of the recording.
+    pub fn said_at(&self, position: usize) -> Said<'_> {
+        let acknowledged = self
+            .acknowledged
             .iter()
-            .filter(|one| one.position <= position)
-            .map(|one| one.sequence)
-            .max()
-            .unwrap_or(0)
+            .filter(|one| one.position <= position);
+        let published = self.published.iter().filter(|one| one.position <= position);
+        Said {
+            acknowledged: acknowledged.map(|one| one.sequence).max().unwrap_or(0),
+            checkpoint: published.last().map(|one| &one.note),
+        }
     }
 
     /// How many entries have known hashes.
@@ -71,17 +96,22 @@ impl Expected {
     }
 }
 
-/// Opens the ledger in a directory and checks it; `acknowledged` entries have to be there. An error says what is lost
-/// or wrong. With `as_found` it is also verified before the ledger opens it, as a person would who only looks.
+/// Opens the ledger in a directory and checks it; what was said has to hold. An error says what is lost or wrong. With `as_found` it is also verified before the ledger opens it, as a person would who only looks.
 pub fn judge(
     directory: &Path,
     expected: &Expected,
-    acknowledged: u64,
+    said: Said<'_>,
     as_found: bool,
 ) -> Result<Kept, String> {
     let path = directory.join(FILE_NAME);
+    let acknowledged = said.acknowledged;
+    let mut options = VerifyOptions {
+        threads: 1,
+        against: said.checkpoint.into_iter().cloned().collect(),
+        ..VerifyOptions::default()
+    };
     if as_found {
-        match verify(&path, |_, _| {}) {
+        match verify_with(&path, &options, |_, _| {}) {
             Ok(report) if report.is_sound() && report.entries >= acknowledged => {}
             Ok(report) => {
                 return Err(format!(
@@ -95,7 +125,8 @@ pub fn judge(
             Err(error) => return Err(format!("as found, it cannot be verified: {error}")),
         }
     }
-    let ledger = Ledger::open(&path).map_err(|error| format!("it does not open: {error}"))?;
+    let open = Ledger::open_with(&path, &workload::options(expected.signed));
+    let ledger = open.map_err(|error| format!("it does not open: {error}"))?;
     let entries = ledger.head().sequence;
     let known = expected.known();
     if entries < acknowledged {
@@ -136,8 +167,14 @@ pub fn judge(
     ledger
         .close()
         .map_err(|error| format!("it does not close: {error}"))?;
-    let report =
-        verify(&path, |_, _| {}).map_err(|error| format!("it cannot be verified: {error}"))?;
+    if expected.signed {
+        options.log_key = SIGNED
+            .signer
+            .as_ref()
+            .map(|signer| signer.verifier().clone());
+    }
+    let report = verify_with(&path, &options, |_, _| {})
+        .map_err(|error| format!("it cannot be verified: {error}"))?;
     if !report.is_sound() {
         return Err(format!("it does not verify: {:?}", report.damage));
     }
@@ -149,6 +186,12 @@ pub fn judge(
     }
     if report.merkle_root != tree.root() {
         return Err("the entries are not those that were acknowledged".to_owned());
+    }
+    if expected.signed && report.newest_checkpoint != Some(report.entries) {
+        return Err(format!(
+            "the newest of {} entries is not signed, the newest checkpoint is of {:?}",
+            report.entries, report.newest_checkpoint
+        ));
     }
     Ok(Kept {
         entries,

@@ -116,7 +116,7 @@ fn plan() -> Plan {
 fn calls() -> anyhow::Result<BTreeMap<usize, u64>> {
     let place = Place::new().context("making a directory to record in")?;
     let recorder = Recorder::start(place.path(), Plant::default());
-    let driven = drive(place.path(), &recorder, &plan());
+    let driven = drive(place.path(), &recorder, &plan(), true);
     recorder.stop();
     if let Some(error) = driven.failure {
         anyhow::bail!("the workload fails without a fault: {error}");
@@ -163,7 +163,7 @@ fn one(fault: Fault, seed: u64, summary: &mut Summary) -> anyhow::Result<()> {
         ..Plant::default()
     };
     let recorder = Recorder::start(place.path(), plant);
-    let driven = drive(place.path(), &recorder, &plan());
+    let driven = drive(place.path(), &recorder, &plan(), true);
     let ops = recorder.stop();
     let Some(fired) = recorder.fired() else {
         // Groups form by chance, so a run may make a call or two less than the one that was counted.
@@ -180,10 +180,9 @@ fn one(fault: Fault, seed: u64, summary: &mut Summary) -> anyhow::Result<()> {
         passed
     }) += 1;
     let expected = Expected::of(&driven);
-    let all = driven.acknowledged.len() as u64;
     let judged = match driven.faults.first() {
         Some(fault) => Err(fault.clone()),
-        None => judge(place.path(), &expected, all, true),
+        None => judge(place.path(), &expected, expected.said_at(usize::MAX), true),
     };
     if let Err(problem) = judged {
         summary.losses.push(Loss {
@@ -217,13 +216,13 @@ fn power_loss(
     for (position, op) in ops[..moment].iter().enumerate() {
         disk.apply(position, op);
     }
-    let acknowledged = expected.acknowledged_at(moment);
+    let said = expected.said_at(moment);
     let place = Place::new().context("making a directory for states")?;
     for choice in choices(disk.uncertain(), 2, random) {
         let contents = disk.after_power_loss(choice);
         place.fill(&contents).context("writing a state")?;
         summary.power_losses += 1;
-        if let Err(problem) = judge(place.path(), expected, acknowledged, false) {
+        if let Err(problem) = judge(place.path(), expected, said, false) {
             place.fill(&contents).context("writing a state")?;
             let problem = format!(
                 "after a power loss before operation {moment} that kept {choice:?}: {problem}"

@@ -12,11 +12,11 @@ use std::{ops::ControlFlow, thread};
 
 use anyhow::Context as _;
 use evenkeel_ledger::leaf::Leaf;
-use evenkeel_ledger::{Hash, Ledger, NewEntry, Query, Reader, verify};
+use evenkeel_ledger::{Hash, Ledger, NewEntry, Query, Reader, VerifyOptions, verify_with};
 
 use crate::check::new_directory;
 use crate::random::Random;
-use crate::workload::{FILE_NAME, entry};
+use crate::workload::{FILE_NAME, SIGNED, entry};
 
 /// The subcommand by which the program starts itself as the process that is killed.
 pub const CHILD: &str = "kill-child";
@@ -265,13 +265,22 @@ fn read(
 /// Opens what the kill left. `known` is what was there before, and afterwards what is there now.
 fn look(path: &Path, known: &mut Vec<Hash>, told: &[(u64, Hash)]) -> Result<(), String> {
     // A process that was killed before it made the file leaves none; the ledger is made now.
-    let ledger = Ledger::open(path).map_err(|error| format!("it does not open: {error}"))?;
+    let ledger =
+        Ledger::open_with(path, &SIGNED).map_err(|error| format!("it does not open: {error}"))?;
     let head = ledger.head();
     ledger
         .close()
         .map_err(|error| format!("it does not close: {error}"))?;
-    let report =
-        verify(path, |_, _| {}).map_err(|error| format!("it cannot be verified: {error}"))?;
+    let options = VerifyOptions {
+        log_key: SIGNED
+            .signer
+            .as_ref()
+            .map(|signer| signer.verifier().clone()),
+        threads: 1,
+        ..VerifyOptions::default()
+    };
+    let report = verify_with(path, &options, |_, _| {})
+        .map_err(|error| format!("it cannot be verified: {error}"))?;
     if !report.is_sound() {
         return Err(format!("it does not verify: {:?}", report.damage));
     }
@@ -344,7 +353,7 @@ fn look(path: &Path, known: &mut Vec<Hash>, told: &[(u64, Hash)]) -> Result<(), 
 
 /// What the child does until it is killed: appends from four threads and tells each acknowledgement by a line.
 pub fn child(path: &Path, round: u64, tell_early: bool) -> anyhow::Result<()> {
-    let ledger = Ledger::open(path)?;
+    let ledger = Ledger::open_with(path, &SIGNED)?;
     let stop = AtomicBool::new(false);
     let threads = if tell_early { 1 } else { 4 };
     thread::scope(|scope| {

@@ -22,6 +22,9 @@ const LOSSES_MAX: usize = 5;
 /// One recording of so many is long enough for the ledger's own copying of its write-ahead log.
 const LONG_EVERY: u64 = 12;
 
+/// One recording of so many is of a ledger without a signer.
+const UNSIGNED_EVERY: u64 = 4;
+
 /// What to run.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -52,7 +55,7 @@ pub struct Summary {
     pub states: u64,
     /// Of these, distinct ones, each of them checked.
     pub distinct: u64,
-    /// Checked states with entries that had not been acknowledged yet.
+    /// Checked states with entries that had not been acknowledged yet, the first of a log aside.
     pub ahead: u64,
     /// The most operations that were uncertain at one moment.
     pub uncertain_max: usize,
@@ -144,10 +147,13 @@ pub fn record(seed: u64, number: u64, plant: Plant) -> anyhow::Result<Recording>
     };
     let place = Place::new().context("making a directory to record in")?;
     let recorder = Recorder::start(place.path(), plant);
-    let driven = drive(place.path(), &recorder, &plan);
+    let driven = drive(place.path(), &recorder, &plan, number % UNSIGNED_EVERY != 0);
     let ops = recorder.stop();
     if let Some(error) = &driven.failure {
         anyhow::bail!("recording {number} of seed {seed} failed: {error}");
+    }
+    if let Some(fault) = driven.faults.first() {
+        anyhow::bail!("recording {number} of seed {seed}: {fault}");
     }
     // The start of a long one is like a short one, and its states are many and large.
     let from = driven.acknowledged.iter().filter(|_| long).nth(26);
@@ -166,10 +172,8 @@ impl Recording {
     fn tell_early(&mut self) {
         for one in &mut self.driven.acknowledged {
             let before = &self.ops[..one.position];
-            one.position = before
-                .iter()
-                .rposition(|op| matches!(op, Op::Sync { .. }))
-                .unwrap_or(0);
+            let sync = before.iter().rposition(|op| matches!(op, Op::Sync { .. }));
+            one.position = sync.unwrap_or(0);
         }
     }
 }
@@ -250,7 +254,7 @@ impl Run {
         let mut disk = Disk::default();
         for position in 0..=recording.ops.len() {
             if position >= recording.from && random.percent(recording.moments_percent) {
-                let acknowledged = expected.acknowledged_at(position);
+                let said = expected.said_at(position);
                 let uncertain = disk.uncertain();
                 {
                     let mut summary = self.summary();
@@ -262,12 +266,12 @@ impl Run {
                         return Ok(());
                     }
                     let contents = disk.after_power_loss(choice);
-                    if !self.is_new(&contents, acknowledged) {
+                    if !self.is_new(&contents, said.acknowledged) {
                         continue;
                     }
                     place.fill(&contents).context("writing a state")?;
-                    match judge(place.path(), &expected, acknowledged, random.percent(10)) {
-                        Ok(kept) => self.summary().ahead += u64::from(kept.unacknowledged > 0),
+                    match judge(place.path(), &expected, said, random.percent(10)) {
+                        Ok(kept) => self.summary().ahead += u64::from(kept.is_ahead()),
                         Err(problem) => {
                             // As it was before anything opened it.
                             place.fill(&contents).context("writing a state")?;

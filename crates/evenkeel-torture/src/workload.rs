@@ -2,12 +2,13 @@
 //! at which each of them was acknowledged.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::{fmt, path::Path};
 
-use evenkeel_ledger::{Entry, Hash, Ledger, LedgerError, NewEntry};
+use evenkeel_ledger::tlog::{KeyName, SignedNote, Signer};
+use evenkeel_ledger::{Entry, Hash, Ledger, LedgerError, NewEntry, Options};
 use rusqlite::Connection;
 
 use crate::random::Random;
@@ -15,6 +16,25 @@ use crate::recorder::Recorder;
 
 /// The ledger's name in each directory.
 pub const FILE_NAME: &str = "ledger.db";
+
+/// Options of a ledger that signs a checkpoint with each commit, by a key and a clock that are always the same.
+pub static SIGNED: LazyLock<Options> = LazyLock::new(|| {
+    let name = KeyName::new("torture.invalid/log").expect("a good name");
+    Options {
+        signer: Some(Arc::new(Signer::from_seed(name, [7; 32]))),
+        clock: || jiff::Timestamp::UNIX_EPOCH,
+        ..Options::default()
+    }
+});
+
+/// How a ledger is opened: with a signer or without.
+pub fn options(signed: bool) -> Options {
+    if signed {
+        SIGNED.clone()
+    } else {
+        Options::default()
+    }
+}
 
 /// One thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +98,23 @@ pub struct Acknowledged {
     pub hash: Hash,
 }
 
+/// A checkpoint that the ledger handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// How many operations were recorded by then, at most.
+    pub position: usize,
+    /// The signed note.
+    pub note: SignedNote,
+}
+
 /// What came of a plan.
 #[derive(Debug, Default)]
 pub struct Driven {
-    /// In the order of their sequences.
+    /// Whether the ledger had a signer.
+    pub signed: bool,
+    /// Checkpoints, in the order of their sizes.
+    pub published: Vec<Published>,
+    /// Entries in the order of their sequences, the ledger's own among them: durable once it is open.
     pub acknowledged: Vec<Acknowledged>,
     /// First and last sequence of each acknowledged batch.
     pub batches: Vec<(u64, u64)>,
@@ -101,16 +134,15 @@ impl fmt::Display for Plan {
 
 /// Carries out a plan in the recorder's directory. Ends at the first failure, after looking that the ledger says so
 /// and takes nothing more.
-pub fn drive(directory: &Path, recorder: &Arc<Recorder>, plan: &Plan) -> Driven {
+pub fn drive(directory: &Path, recorder: &Arc<Recorder>, plan: &Plan, signed: bool) -> Driven {
     let path = directory.join(FILE_NAME);
-    let mut driven = Driven::default();
+    let mut driven = Driven {
+        signed,
+        ..Driven::default()
+    };
     let mut number = 0;
-    let mut ledger = match Ledger::open(&path) {
-        Ok(ledger) => ledger,
-        Err(error) => {
-            driven.failure = Some(error);
-            return driven;
-        }
+    let Some(mut ledger) = open(&path, recorder, &mut driven) else {
+        return driven;
     };
     for step in &plan.0 {
         let requests: Vec<Vec<NewEntry>> = match *step {
@@ -123,13 +155,10 @@ pub fn drive(directory: &Path, recorder: &Arc<Recorder>, plan: &Plan) -> Driven 
                     driven.failure = Some(error);
                     return driven;
                 }
-                match Ledger::open(&path) {
-                    Ok(opened) => ledger = opened,
-                    Err(error) => {
-                        driven.failure = Some(error);
-                        return driven;
-                    }
-                }
+                let Some(opened) = open(&path, recorder, &mut driven) else {
+                    return driven;
+                };
+                ledger = opened;
                 continue;
             }
             Step::Checkpoint(mode) => {
@@ -148,6 +177,28 @@ pub fn drive(directory: &Path, recorder: &Arc<Recorder>, plan: &Plan) -> Driven 
     }
     driven.acknowledged.sort_by_key(|one| one.sequence);
     driven
+}
+
+/// Opens the ledger; what it appended about itself then is durable.
+fn open(path: &Path, recorder: &Recorder, driven: &mut Driven) -> Option<Ledger> {
+    match Ledger::open_with(path, &options(driven.signed)) {
+        Ok(ledger) => {
+            let head = ledger.head();
+            let last = driven.acknowledged.iter().map(|one| one.sequence).max();
+            if head.sequence == last.unwrap_or(0) + 1 {
+                driven.acknowledged.push(Acknowledged {
+                    position: recorder.position(),
+                    sequence: head.sequence,
+                    hash: head.hash,
+                });
+            }
+            Some(ledger)
+        }
+        Err(error) => {
+            driven.failure = Some(error);
+            None
+        }
+    }
 }
 
 fn checkpoint(path: &Path, mode: &str) -> rusqlite::Result<()> {
@@ -195,7 +246,31 @@ fn append(
             }
         }
     }
+    publish(ledger, driven);
     all
+}
+
+/// Takes the checkpoint that the ledger shows now. It must not be ahead of what was acknowledged.
+fn publish(ledger: &Ledger, driven: &mut Driven) {
+    let newest = driven.acknowledged.iter().max_by_key(|one| one.sequence);
+    let (Some(newest), Some(checkpoint)) = (newest, ledger.checkpoint()) else {
+        if driven.signed {
+            driven
+                .faults
+                .push("a ledger with a signer shows no checkpoint".to_owned());
+        }
+        return;
+    };
+    if checkpoint.tree_size > newest.sequence {
+        driven.faults.push(format!(
+            "a checkpoint of {} entries is shown, {} are acknowledged",
+            checkpoint.tree_size, newest.sequence
+        ));
+    }
+    driven.published.push(Published {
+        position: newest.position,
+        note: checkpoint.note.clone(),
+    });
 }
 
 /// After a storage error nobody guesses: the writer says what ended it, and refuses everything.

