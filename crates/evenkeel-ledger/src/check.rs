@@ -4,8 +4,8 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use crate::leaf::{Hash, Leaf};
 use crate::dropped::DroppedPayload;
+use crate::leaf::{Hash, Leaf};
 use crate::{Damage, DamageKind, Entry, entry};
 
 /// The columns of an entry in the order in which this crate reads them.

@@ -63,6 +63,8 @@ fn configure(conn: &Connection) -> rusqlite::Result<()> {
     // The writer runs checkpoints itself: SQLite's automatic one swallows its errors.
     conn.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
     conn.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
+    // Bytes of pages that are given up are overwritten, so that a dropped payload leaves no copies behind.
+    conn.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
     // With these, REPLACE fires delete triggers and the schema cannot be edited through this connection.
     conn.pragma_update(None, "recursive_triggers", true)?;
     conn.pragma_update(None, "trusted_schema", false)?;

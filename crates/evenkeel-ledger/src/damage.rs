@@ -92,7 +92,9 @@ pub enum DamageKind {
         detail: String,
     },
     /// The entries are not those that were signed. Which one differs is known as far as other checkpoints tell.
-    #[error("the entries are not those that {by} of {tree_size} entries stands for: the first that differs is one of {first} to {tree_size}")]
+    #[error(
+        "the entries are not those that {by} of {tree_size} entries stands for: the first that differs is one of {first} to {tree_size}"
+    )]
     RootDiffers {
         /// How many entries the checkpoint is about.
         tree_size: u64,
@@ -102,7 +104,9 @@ pub enum DamageKind {
         by: String,
     },
     /// Entries at the end are missing: the log is older, or was cut.
-    #[error("the tail was cut off or an old copy was put back: {expected} entries expected by {by}, {found} found")]
+    #[error(
+        "the tail was cut off or an old copy was put back: {expected} entries expected by {by}, {found} found"
+    )]
     TailCut {
         /// How many entries there were.
         expected: u64,
@@ -140,7 +144,9 @@ pub enum DamageKind {
     #[error("the checkpoint that was signed together with it is missing")]
     CheckpointMissing,
     /// A cosignature of a known witness does not fit, or is about no checkpoint in the file.
-    #[error("the cosignature by {name} on the checkpoint of {tree_size} entries does not hold: {detail}")]
+    #[error(
+        "the cosignature by {name} on the checkpoint of {tree_size} entries does not hold: {detail}"
+    )]
     CosignatureInvalid {
         /// The checkpoint.
         tree_size: u64,
@@ -150,7 +156,9 @@ pub enum DamageKind {
         detail: String,
     },
     /// A stored node of the Merkle tree is not what the entries make it.
-    #[error("node {position} of level {level} of the Merkle tree is not that of its entries, or is missing")]
+    #[error(
+        "node {position} of level {level} of the Merkle tree is not that of its entries, or is missing"
+    )]
     NodeDiffers {
         /// 1 for 256 entries, 2 for 65,536, and so on.
         level: u32,
@@ -161,7 +169,9 @@ pub enum DamageKind {
     #[error("its payload was dropped, and no entry records that")]
     DroppedWithoutRecord,
     /// The payloads that are gone are not those that this entry says it dropped.
-    #[error("it records {recorded} dropped payloads of {recorded_bytes} bytes together, {found} of {found_bytes} are found")]
+    #[error(
+        "it records {recorded} dropped payloads of {recorded_bytes} bytes together, {found} of {found_bytes} are found"
+    )]
     DropDiffers {
         /// Payloads by the record.
         recorded: u64,

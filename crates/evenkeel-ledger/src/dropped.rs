@@ -77,11 +77,17 @@ impl DropSelection {
             entry::check_timestamp("before", before)?;
         }
         if self.bytes_min < DROP_BYTES_MIN {
-            let problem = format!("is {}, at least {DROP_BYTES_MIN} bytes are dropped", self.bytes_min);
+            let problem = format!(
+                "is {}, at least {DROP_BYTES_MIN} bytes are dropped",
+                self.bytes_min
+            );
             return Err(LedgerError::invalid("bytes_min", problem));
         }
         if self.first_sequence > self.last_sequence {
-            return Err(LedgerError::invalid("first_sequence", "is after the last one; exchange them"));
+            return Err(LedgerError::invalid(
+                "first_sequence",
+                "is after the last one; exchange them",
+            ));
         }
         check_reason(reason)
     }
@@ -90,7 +96,11 @@ impl DropSelection {
 /// A reason that somebody can read later.
 pub(crate) fn check_reason(reason: &str) -> Result<(), LedgerError> {
     if reason.is_empty() || reason.len() > entry::FIELD_BYTES_MAX {
-        let problem = format!("has {} bytes, 1 to {} say why", reason.len(), entry::FIELD_BYTES_MAX);
+        let problem = format!(
+            "has {} bytes, 1 to {} say why",
+            reason.len(),
+            entry::FIELD_BYTES_MAX
+        );
         return Err(LedgerError::invalid("reason", problem));
     }
     Ok(())
@@ -116,7 +126,10 @@ impl Record {
     pub(crate) fn covers(&self, sequence: u64, timestamp: &[u8], bytes: u64) -> bool {
         (self.first_sequence..=self.last_sequence).contains(&sequence)
             && bytes >= self.bytes_min
-            && self.before.as_ref().is_none_or(|before| timestamp < before.as_bytes())
+            && self
+                .before
+                .as_ref()
+                .is_none_or(|before| timestamp < before.as_bytes())
     }
 }
 
@@ -126,7 +139,10 @@ mod tests {
 
     #[test]
     fn a_dropped_payload_has_one_spelling() {
-        let dropped = DroppedPayload { sha256: Hash::of(b"x"), bytes: 1000 };
+        let dropped = DroppedPayload {
+            sha256: Hash::of(b"x"),
+            bytes: 1000,
+        };
         let text = dropped.text();
         assert_eq!(DroppedPayload::parse(text.as_bytes()), Some(dropped));
         serde_json::from_str::<serde_json::Value>(&text).unwrap();
@@ -152,9 +168,31 @@ mod tests {
         good.validate("old").unwrap();
         assert!(good.validate("").is_err());
         assert!(good.validate(&"x".repeat(2000)).is_err());
-        assert!(DropSelection { bytes_min: 10, ..good.clone() }.validate("old").is_err());
-        assert!(DropSelection { first_sequence: 3, last_sequence: 2, ..good.clone() }.validate("old").is_err());
-        assert!(DropSelection { before: Some("yesterday".to_owned()), ..good }.validate("old").is_err());
+        assert!(
+            DropSelection {
+                bytes_min: 10,
+                ..good.clone()
+            }
+            .validate("old")
+            .is_err()
+        );
+        assert!(
+            DropSelection {
+                first_sequence: 3,
+                last_sequence: 2,
+                ..good.clone()
+            }
+            .validate("old")
+            .is_err()
+        );
+        assert!(
+            DropSelection {
+                before: Some("yesterday".to_owned()),
+                ..good
+            }
+            .validate("old")
+            .is_err()
+        );
     }
 
     #[test]

@@ -209,7 +209,8 @@ fn check_payload(payload: &str) -> Result<(), LedgerError> {
         ));
     }
     if looks_dropped(payload) {
-        let problem = format!("has the key {DROPPED_KEY}, which stands for dropped payloads; rename it");
+        let problem =
+            format!("has the key {DROPPED_KEY}, which stands for dropped payloads; rename it");
         return Err(LedgerError::invalid("payload", problem));
     }
     Ok(())

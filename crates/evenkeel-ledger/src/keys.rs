@@ -46,7 +46,13 @@ pub(crate) fn rotation(
     sequence: u64,
     previous_hash: Hash,
 ) -> Result<impl Serialize + use<>, NoteError> {
-    let text = statement(old.name(), old.verifier(), new.verifier(), sequence, previous_hash);
+    let text = statement(
+        old.name(),
+        old.verifier(),
+        new.verifier(),
+        sequence,
+        previous_hash,
+    );
     let signatures = vec![old.sign(&text), new.sign(&text)];
     Ok(Rotation {
         origin: old.name().to_owned(),
@@ -128,13 +134,19 @@ impl KeyHistory {
             return Err(substituted("there was no key before this one".to_owned()));
         };
         if rotation.old_key != old.to_string() {
-            return Err(substituted(format!("it does not follow {}, the key before it", name(old))));
+            return Err(substituted(format!(
+                "it does not follow {}, the key before it",
+                name(old)
+            )));
         }
         let new = log_key(&rotation.new_key, &self.origin)?;
         let expected = statement(&self.origin, old, &new, entry.sequence, entry.previous_hash);
-        let note = SignedNote::from_str(&rotation.note).map_err(|error| substituted(error.to_string()))?;
+        let note =
+            SignedNote::from_str(&rotation.note).map_err(|error| substituted(error.to_string()))?;
         if note.text() != expected || rotation.origin != self.origin {
-            return Err(substituted("its statement is about another log, key or place".to_owned()));
+            return Err(substituted(
+                "its statement is about another log, key or place".to_owned(),
+            ));
         }
         match note.verify(&[old.clone(), new.clone()]) {
             Ok(verified) if verified.is_by(old) && verified.is_by(&new) => {}
@@ -158,7 +170,9 @@ fn payload<'a, T: Deserialize<'a>>(entry: &'a Entry) -> Result<T, DamageKind> {
 /// A key that may sign a log: of its name, and by an algorithm that is good enough.
 fn log_key(text: &str, origin: &str) -> Result<VerifierKey, DamageKind> {
     let key: VerifierKey = text.parse().map_err(|error: KeyError| match error {
-        KeyError::UnknownAlgorithm { .. } => DamageKind::Algorithm { detail: error.to_string() },
+        KeyError::UnknownAlgorithm { .. } => DamageKind::Algorithm {
+            detail: error.to_string(),
+        },
         error => substituted(error.to_string()),
     })?;
     if key.algorithm() != Algorithm::Ed25519 {
@@ -166,7 +180,10 @@ fn log_key(text: &str, origin: &str) -> Result<VerifierKey, DamageKind> {
         return Err(DamageKind::Algorithm { detail });
     }
     if key.name() != origin {
-        return Err(substituted(format!("{} does not have the log's name", name(&key))));
+        return Err(substituted(format!(
+            "{} does not have the log's name",
+            name(&key)
+        )));
     }
     Ok(key)
 }
@@ -203,13 +220,18 @@ mod tests {
         let (old, new) = (signer("log", 1), signer("log", 2));
         let mut history = started();
         let payload = rotation(&old, &new, 9, Hash::of(b"previous")).unwrap();
-        history.accept(&entry(9, own::ROTATE_KEY, &payload)).unwrap();
+        history
+            .accept(&entry(9, own::ROTATE_KEY, &payload))
+            .unwrap();
         assert_eq!(history.origin(), Some("log"));
         assert_eq!(history.at(2), None);
         assert_eq!(history.at(3), Some(old.verifier()));
         assert_eq!(history.at(8), Some(old.verifier()));
         assert_eq!(history.at(9), Some(new.verifier()));
-        assert_eq!((history.first(), history.current()), (Some(old.verifier()), Some(new.verifier())));
+        assert_eq!(
+            (history.first(), history.current()),
+            (Some(old.verifier()), Some(new.verifier()))
+        );
     }
 
     /// SAFETY 21: swapped key, weaker algorithm
@@ -226,15 +248,35 @@ mod tests {
         // Another first key.
         refused(&entry(4, own::TRUST_KEY, &trust(&thief)));
         // Signed by somebody else than the key before.
-        refused(&entry(9, own::ROTATE_KEY, &rotation(&thief, &new, 9, previous).unwrap()));
+        refused(&entry(
+            9,
+            own::ROTATE_KEY,
+            &rotation(&thief, &new, 9, previous).unwrap(),
+        ));
         // True, but elsewhere in the log.
-        refused(&entry(10, own::ROTATE_KEY, &rotation(&old, &new, 9, previous).unwrap()));
-        refused(&entry(9, own::ROTATE_KEY, &rotation(&old, &new, 9, Hash::ZERO).unwrap()));
+        refused(&entry(
+            10,
+            own::ROTATE_KEY,
+            &rotation(&old, &new, 9, previous).unwrap(),
+        ));
+        refused(&entry(
+            9,
+            own::ROTATE_KEY,
+            &rotation(&old, &new, 9, Hash::ZERO).unwrap(),
+        ));
         // For another log.
-        refused(&entry(9, own::ROTATE_KEY, &rotation(&old, &signer("other", 2), 9, previous).unwrap()));
+        refused(&entry(
+            9,
+            own::ROTATE_KEY,
+            &rotation(&old, &signer("other", 2), 9, previous).unwrap(),
+        ));
         // Signed by one of the two only, by the other one only, or by one twice.
         let text = statement("log", old.verifier(), new.verifier(), 9, previous);
-        for lines in [vec![old.sign(&text)], vec![new.sign(&text)], vec![old.sign(&text), old.sign(&text)]] {
+        for lines in [
+            vec![old.sign(&text)],
+            vec![new.sign(&text)],
+            vec![old.sign(&text), old.sign(&text)],
+        ] {
             let half = Rotation {
                 origin: "log".to_owned(),
                 old_key: old.verifier().to_string(),
@@ -244,10 +286,18 @@ mod tests {
             refused(&entry(9, own::ROTATE_KEY, &half));
         }
         // A witness's key, and one of an algorithm that is not known here.
-        let witness = VerifierKey::new(KeyName::new("log").unwrap(), Algorithm::CosignatureV1, new.verifier().public()).unwrap();
+        let witness = VerifierKey::new(
+            KeyName::new("log").unwrap(),
+            Algorithm::CosignatureV1,
+            new.verifier().public(),
+        )
+        .unwrap();
         for key in [witness.to_string(), "log+00000000+BgAA".to_owned()] {
             let mut history = KeyHistory::default();
-            let payload = Trust { origin: "log".to_owned(), key };
+            let payload = Trust {
+                origin: "log".to_owned(),
+                key,
+            };
             assert!(history.accept(&entry(1, own::TRUST_KEY, &payload)).is_err());
             assert_eq!(history.current(), None);
         }

@@ -71,6 +71,7 @@ mod ledger;
 pub mod merkle;
 mod nodes;
 pub mod own;
+mod prove;
 mod query;
 mod reader;
 pub mod schema;
@@ -81,9 +82,7 @@ mod verify;
 mod writer;
 
 pub use damage::{Damage, DamageKind};
-pub use dropped::{
-    DROP_BYTES_MIN, DROP_ENTRIES_MAX, DROPPED_KEY, DropSelection, DroppedPayload,
-};
+pub use dropped::{DROP_BYTES_MIN, DROP_ENTRIES_MAX, DROPPED_KEY, DropSelection, DroppedPayload};
 pub use entry::{
     BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, Entry, FIELD_BYTES_MAX, NewEntry, PAYLOAD_BYTES_MAX,
     PAYLOAD_DEPTH_MAX, format_timestamp,
@@ -92,6 +91,7 @@ pub use error::LedgerError;
 pub use keys::KeyHistory;
 pub use leaf::Hash;
 pub use ledger::{Dropped, Head, Ledger, Options, QUEUE_BYTES_MAX};
+pub use prove::SqliteNodes;
 pub use query::{Order, QUERY_LIMIT_MAX, Query};
 pub use reader::Reader;
 pub use signed::{COSIGNATURES_MAX, SignedCheckpoint};

@@ -56,14 +56,18 @@ impl Node {
 
     pub(crate) fn insert(&self, conn: &Connection) -> rusqlite::Result<()> {
         let mut insert = conn.prepare_cached(INSERT)?;
-        insert.execute(params![self.level, to_i64(self.position), self.hash.as_bytes()])?;
+        insert.execute(params![
+            self.level,
+            to_i64(self.position),
+            self.hash.as_bytes()
+        ])?;
         Ok(())
     }
 
     /// The same node as it is stored, `None` if there is none.
     pub(crate) fn stored(&self, conn: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
-        let mut select = conn
-            .prepare_cached("SELECT hash FROM ledger_node WHERE level = ?1 AND position = ?2")?;
+        let mut select =
+            conn.prepare_cached("SELECT hash FROM ledger_node WHERE level = ?1 AND position = ?2")?;
         let row = select.query_row(params![self.level, to_i64(self.position)], |row| row.get(0));
         row.optional()
     }
@@ -105,7 +109,13 @@ pub(crate) fn hashes(
         // Version 1: from the level below, down to the entries.
         while position < end {
             let mut tree = Frontier::new();
-            hashes(conn, level - 1, position * WIDTH, (position + 1) * WIDTH, &mut |hash| tree.push(hash))?;
+            hashes(
+                conn,
+                level - 1,
+                position * WIDTH,
+                (position + 1) * WIDTH,
+                &mut |hash| tree.push(hash),
+            )?;
             each(tree.root());
             position += 1;
         }
@@ -127,9 +137,7 @@ pub(crate) fn hashes(
         let missing = NodeError::Missing { level, position };
         let hash = match row.get_ref(1)? {
             value @ ValueRef::Text(_) => hash_column(value),
-            ValueRef::Blob(bytes) => {
-                bytes.try_into().ok().map(Hash::from_bytes)
-            }
+            ValueRef::Blob(bytes) => bytes.try_into().ok().map(Hash::from_bytes),
             _ => None,
         };
         let Some(hash) = hash.filter(|_| row.get_ref(0) == Ok(ValueRef::Integer(to_i64(position))))
@@ -163,9 +171,16 @@ pub(crate) fn fill(conn: &Connection, size: u64) -> Result<(), NodeError> {
         for position in count(conn, level)?..due(size, level) {
             let mut tree = Frontier::new();
             let first = position * WIDTH;
-            hashes(conn, level - 1, first, first + WIDTH, &mut |hash| tree.push(hash))?;
+            hashes(conn, level - 1, first, first + WIDTH, &mut |hash| {
+                tree.push(hash)
+            })?;
             let hash = tree.root();
-            Node { level, position, hash }.insert(conn)?;
+            Node {
+                level,
+                position,
+                hash,
+            }
+            .insert(conn)?;
         }
     }
     Ok(())
@@ -177,7 +192,11 @@ pub(crate) fn surplus(conn: &Connection, size: u64) -> rusqlite::Result<Option<D
         let count = count(conn, level)?;
         if count > due(size, level) {
             let expected = count << (WIDTH_BITS * level);
-            return Ok(Some(DamageKind::TailCut { expected, found: size, by: "a node of its Merkle tree".to_owned() }));
+            return Ok(Some(DamageKind::TailCut {
+                expected,
+                found: size,
+                by: "a node of its Merkle tree".to_owned(),
+            }));
         }
     }
     Ok(None)
@@ -222,7 +241,10 @@ mod tests {
         assert_eq!(frontier(&conn, 0).unwrap(), Frontier::new());
         assert!(matches!(
             frontier(&conn, 66_001),
-            Err(NodeError::Missing { level: 0, position: 66_000 })
+            Err(NodeError::Missing {
+                level: 0,
+                position: 66_000
+            })
         ));
         // One that is wrong makes another tree: it is used, not hashed anew.
         conn.execute_batch("DROP TRIGGER ledger_node_no_update; UPDATE ledger_node SET hash = zeroblob(32) WHERE level = 2")
@@ -234,7 +256,11 @@ mod tests {
     #[test]
     fn a_subtree_is_stored_once_and_when_it_is_complete() {
         let (conn, _) = log(300);
-        let node = |position| Node { level: 1, position, hash: Hash::ZERO };
+        let node = |position| Node {
+            level: 1,
+            position,
+            hash: Hash::ZERO,
+        };
         assert!(node(1).insert(&conn).is_err());
         node(0).insert(&conn).unwrap();
         assert!(node(0).insert(&conn).is_err());

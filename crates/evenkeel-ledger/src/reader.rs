@@ -108,7 +108,7 @@ impl Reader {
         }
     }
 
-    fn last_sequence(&self) -> Result<u64, LedgerError> {
+    pub(crate) fn last_sequence(&self) -> Result<u64, LedgerError> {
         let last: Option<Option<i64>> = self
             .statement("SELECT max(sequence) FROM immutable_log", |statement| {
                 statement.query_row([], |row| row.get(0)).optional()

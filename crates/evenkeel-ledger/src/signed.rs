@@ -88,7 +88,9 @@ pub(crate) fn check(
     };
     if let Err(error) = note.verify(slice::from_ref(key)) {
         return Err(invalid(match error {
-            NoteError::Unverified => format!("it is not signed by {}, the log's key", keys::name(key)),
+            NoteError::Unverified => {
+                format!("it is not signed by {}, the log's key", keys::name(key))
+            }
             error => error.to_string(),
         }));
     }
@@ -107,7 +109,11 @@ pub(crate) fn check(
 
 /// The newest checkpoint as it lies in the file. `None` also for a ledger of version 1.
 pub(crate) fn newest_row(conn: &Connection) -> rusqlite::Result<Option<(u64, String)>> {
-    row(conn, "SELECT tree_size, note FROM ledger_checkpoint WHERE ?1 ORDER BY tree_size DESC LIMIT 1", 1)
+    row(
+        conn,
+        "SELECT tree_size, note FROM ledger_checkpoint WHERE ?1 ORDER BY tree_size DESC LIMIT 1",
+        1,
+    )
 }
 
 /// The size of the newest checkpoint.
@@ -138,7 +144,7 @@ pub(crate) fn newest(conn: &Connection) -> rusqlite::Result<Option<SignedCheckpo
     Ok(newest_row(conn)?.and_then(|(_, note)| parse(&note)))
 }
 
-fn parse(note: &str) -> Option<SignedCheckpoint> {
+pub(crate) fn parse(note: &str) -> Option<SignedCheckpoint> {
     let note = SignedNote::from_str(note).ok()?;
     let Checkpoint { size, root, .. } = Checkpoint::parse(note.text()).ok()?;
     Some(SignedCheckpoint {
@@ -150,7 +156,8 @@ fn parse(note: &str) -> Option<SignedCheckpoint> {
 
 /// The cosignatures on one checkpoint, as lines of a note without their newlines.
 pub(crate) fn cosignatures(conn: &Connection, tree_size: u64) -> rusqlite::Result<Vec<String>> {
-    let sql = "SELECT line FROM ledger_cosignature WHERE tree_size = ?1 ORDER BY received, line LIMIT ?2";
+    let sql =
+        "SELECT line FROM ledger_cosignature WHERE tree_size = ?1 ORDER BY received, line LIMIT ?2";
     let mut select = conn.prepare_cached(sql)?;
     let limit = to_i64(COSIGNATURES_MAX as u64);
     let rows = select.query_map([to_i64(tree_size), limit], |row| row.get(0))?;

@@ -173,7 +173,10 @@ pub fn verify_with(
 ) -> Result<Report, LedgerError> {
     let path = path.as_ref();
     if !(1..=VERIFY_THREADS_MAX).contains(&options.threads) {
-        let problem = format!("is {}, from 1 to {VERIFY_THREADS_MAX} are possible", options.threads);
+        let problem = format!(
+            "is {}, from 1 to {VERIFY_THREADS_MAX} are possible",
+            options.threads
+        );
         return Err(LedgerError::invalid("threads", problem));
     }
     let mut report = Report::empty();
@@ -194,7 +197,14 @@ pub fn verify_with(
         if let Some(fault) = fault {
             findings.add(fault);
         }
-        whole::run(&conn, path, options, &mut progress, &mut report, &mut findings)
+        whole::run(
+            &conn,
+            path,
+            options,
+            &mut progress,
+            &mut report,
+            &mut findings,
+        )
     });
     match result {
         Ok(()) => Ok(report.finish(findings)),

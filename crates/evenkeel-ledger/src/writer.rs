@@ -291,11 +291,7 @@ impl Writer {
 }
 
 /// Takes further appends from the queue; a request of another kind ends the group and is `next`.
-fn gather(
-    first: Append,
-    requests: &Receiver<Request>,
-    next: &mut Option<Request>,
-) -> Vec<Append> {
+fn gather(first: Append, requests: &Receiver<Request>, next: &mut Option<Request>) -> Vec<Append> {
     let (mut entries, mut bytes) = (first.entries.len(), first.bytes);
     let mut group = vec![first];
     while entries < GROUP_ENTRIES_MAX

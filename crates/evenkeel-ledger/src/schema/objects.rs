@@ -93,13 +93,13 @@ SELECT sequence, timestamp,
 
 /// In version 1 nothing at all could be changed.
 static NO_UPDATE_V1: Object = Object {
-        kind: "trigger",
-        name: "immutable_log_no_update",
-        sql: "CREATE TRIGGER immutable_log_no_update BEFORE UPDATE ON immutable_log
+    kind: "trigger",
+    name: "immutable_log_no_update",
+    sql: "CREATE TRIGGER immutable_log_no_update BEFORE UPDATE ON immutable_log
 BEGIN
   SELECT RAISE(ABORT, 'immutable_log is append-only: an entry cannot be changed');
 END",
-    };
+};
 
 /// Since version 2 a payload can be dropped: replaced by its own hash and length, once, and only while the newest
 /// entry of the log is the record of that.
@@ -245,12 +245,16 @@ pub(super) fn of(version: i64) -> Vec<&'static Object> {
     if version == 1 {
         LOG.iter().chain([&NO_UPDATE_V1]).collect()
     } else {
-        LOG.iter().chain([&NO_UPDATE]).chain(&TRANSPARENCY).collect()
+        LOG.iter()
+            .chain([&NO_UPDATE])
+            .chain(&TRANSPARENCY)
+            .collect()
     }
 }
 
 /// The statements that turn version 1 into version 2.
 pub(super) fn upgrade_from_1() -> impl Iterator<Item = &'static str> {
     let drop = ["DROP TRIGGER immutable_log_no_update", NO_UPDATE.sql];
-    drop.into_iter().chain(TRANSPARENCY.iter().map(|object| object.sql))
+    drop.into_iter()
+        .chain(TRANSPARENCY.iter().map(|object| object.sql))
 }

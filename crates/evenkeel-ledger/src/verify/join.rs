@@ -34,8 +34,10 @@ pub(super) struct Join<'a> {
     /// Whether every entry so far has its place, so that sizes mean something.
     regular: bool,
     first_bad: Option<u64>,
-    /// Largest size at which a checkpoint fits.
+    /// Largest size at which a checkpoint of the file fits.
     good: u64,
+    /// Largest size at which one from elsewhere fits: whoever has the key made the others fit.
+    good_outside: u64,
     /// Whether a checkpoint of the file did not fit; those after it cannot either.
     differs: bool,
     /// Which of the checkpoints from elsewhere fit.
@@ -59,6 +61,7 @@ impl<'a> Join<'a> {
             regular: true,
             first_bad: None,
             good: 0,
+            good_outside: 0,
             differs: false,
             outside_fits: vec![false; outside.len()],
             checkpoints: 0,
@@ -107,7 +110,11 @@ impl<'a> Join<'a> {
             }
         }
         self.checkpoints += chunk.checkpoints.len() as u64;
-        self.newest = chunk.checkpoints.last().map(|(size, _)| *size).or(self.newest);
+        self.newest = chunk
+            .checkpoints
+            .last()
+            .map(|(size, _)| *size)
+            .or(self.newest);
         self.regular &= chunk.regular && chunk.start == self.tree.len();
         if !self.regular {
             for leaf in chunk.leaves {
@@ -132,7 +139,11 @@ impl<'a> Join<'a> {
             .iter()
             .filter_map(|(size, root)| {
                 let (size, root, outside) = (*size, (*root)?, None);
-                Some(Mark { size, root, outside })
+                Some(Mark {
+                    size,
+                    root,
+                    outside,
+                })
             })
             .collect();
         let outside = self.outside.iter().filter(|mark| mark.size > from);
@@ -155,7 +166,7 @@ impl<'a> Join<'a> {
         for (at, tile) in leaves.chunks(width).enumerate() {
             let end = self.tree.len() + tile.len() as u64;
             let marked = marks.peek().is_some_and(|mark| mark.size <= end);
-            let mut complete = Vec::new();
+            let mut complete: Vec<Node> = Vec::new();
             let mut note = |height: u32, position: u64, hash: &Hash| {
                 // Level 1 was compared where it was made.
                 complete.extend(Node::of(height, position, hash).filter(|node| node.level > 1));
@@ -166,14 +177,16 @@ impl<'a> Join<'a> {
                     for leaf in tile {
                         self.tree.push_subtree(0, *leaf, &mut note);
                         while let Some(mark) = marks.next_if(|mark| mark.size == self.tree.len()) {
-                            if mark.root == self.tree.root() {
-                                self.good = mark.size;
-                                fitting.push(mark.size);
-                                if let Some(outside) = mark.outside {
+                            match (mark.root == self.tree.root(), mark.outside) {
+                                (true, None) => {
+                                    self.good = mark.size;
+                                    fitting.push(mark.size);
+                                }
+                                (true, Some(outside)) => {
+                                    self.good_outside = mark.size;
                                     self.outside_fits[outside] = true;
                                 }
-                            } else {
-                                Self::mismatch(mark, self.good, self.first_bad, &mut self.differs, findings);
+                                (false, _) => self.mismatch(mark, findings),
                             }
                         }
                     }
@@ -187,20 +200,15 @@ impl<'a> Join<'a> {
     }
 
     /// A root that differs is told unless it follows from what was told before.
-    fn mismatch(
-        mark: &Mark,
-        good: u64,
-        first_bad: Option<u64>,
-        differs: &mut bool,
-        findings: &mut Findings,
-    ) {
-        let explained = first_bad.is_some_and(|bad| bad <= mark.size);
-        if mark.outside.is_none() && (explained || std::mem::replace(differs, true)) {
-            return;
-        }
-        let by = match mark.outside {
-            None => "the checkpoint in the file",
-            Some(_) => "the checkpoint from elsewhere",
+    fn mismatch(&mut self, mark: &Mark, findings: &mut Findings) {
+        let (by, good) = if mark.outside.is_some() {
+            ("the checkpoint from elsewhere", self.good_outside)
+        } else {
+            let explained = self.first_bad.is_some_and(|bad| bad <= mark.size);
+            if explained || std::mem::replace(&mut self.differs, true) {
+                return;
+            }
+            ("the checkpoint in the file", self.good)
         };
         findings.add(Damage {
             sequence: Some(good + 1),

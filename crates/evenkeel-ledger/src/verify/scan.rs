@@ -158,11 +158,7 @@ pub(super) fn pieces(
     })
 }
 
-fn work(
-    plan: &Plan<'_>,
-    cursor: &Cursor,
-    sender: &Sender<Result<(usize, Chunk), LedgerError>>,
-) {
+fn work(plan: &Plan<'_>, cursor: &Cursor, sender: &Sender<Result<(usize, Chunk), LedgerError>>) {
     let conn = match connect::reader_of_any(plan.path) {
         Ok(conn) => conn,
         Err(error) => {
@@ -217,21 +213,32 @@ impl Cursor {
     fn claim(&self, plan: &Plan<'_>, conn: &Connection) -> Option<(usize, (i64, i64))> {
         let mut place = self.lock();
         while !place.done && place.next >= place.joined + self.ahead_max {
-            place = self.moved.wait(place).unwrap_or_else(PoisonError::into_inner);
+            place = self
+                .moved
+                .wait(place)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if place.done || place.after >= plan.last {
             return None;
         }
         // If even this cannot be read, reading the piece says why.
         let found = conn
-            .prepare_cached("SELECT min(sequence) FROM immutable_log NOT INDEXED WHERE sequence > ?1")
-            .and_then(|mut select| select.query_row([place.after], |row| row.get::<_, Option<i64>>(0)))
+            .prepare_cached(
+                "SELECT min(sequence) FROM immutable_log NOT INDEXED WHERE sequence > ?1",
+            )
+            .and_then(|mut select| {
+                select.query_row([place.after], |row| row.get::<_, Option<i64>>(0))
+            })
             .unwrap_or(Some(place.after.saturating_add(1)));
         let Some(found) = found.filter(|found| *found <= plan.last) else {
             place.done = true;
             return None;
         };
-        let start = if found < 1 { i64::MIN } else { (found - 1) / CHUNK_ENTRIES * CHUNK_ENTRIES };
+        let start = if found < 1 {
+            i64::MIN
+        } else {
+            (found - 1) / CHUNK_ENTRIES * CHUNK_ENTRIES
+        };
         let end = start.max(0).saturating_add(CHUNK_ENTRIES).min(plan.last);
         let index = place.next;
         place.next += 1;
@@ -358,8 +365,8 @@ fn nodes(conn: &Connection, chunk: &mut Chunk) -> rusqlite::Result<()> {
         return Ok(());
     }
     let width = usize::try_from(WIDTH).expect("256");
-    let mut select = conn
-        .prepare_cached("SELECT hash FROM ledger_node WHERE level = 1 AND position = ?1")?;
+    let mut select =
+        conn.prepare_cached("SELECT hash FROM ledger_node WHERE level = 1 AND position = ?1")?;
     let mut position = chunk.start / WIDTH;
     let mut damaged = Vec::new();
     for tile in chunk.leaves.chunks_exact(width) {
@@ -369,7 +376,9 @@ fn nodes(conn: &Connection, chunk: &mut Chunk) -> rusqlite::Result<()> {
         }
         let root = tree.root();
         chunk.tiles.push(root);
-        let whole = chunk.first_bad.is_none_or(|bad| bad > (position + 1) * WIDTH);
+        let whole = chunk
+            .first_bad
+            .is_none_or(|bad| bad > (position + 1) * WIDTH);
         let mut rows = select.query([to_i64(position)])?;
         let same = match rows.next()? {
             Some(row) => row.get_ref(0)? == ValueRef::Blob(root.as_bytes()),
@@ -405,8 +414,13 @@ fn checkpoints(
     while let Some(row) = rows.next()? {
         let tree_size = to_u64(row.get(0)?);
         let checked = match row.get_ref(1)? {
-            ValueRef::Text(note) => signed::check(tree_size, &String::from_utf8_lossy(note), &plan.own.keys),
-            _ => Err(DamageKind::CheckpointInvalid { tree_size, detail: "it is no text".to_owned() }),
+            ValueRef::Text(note) => {
+                signed::check(tree_size, &String::from_utf8_lossy(note), &plan.own.keys)
+            }
+            _ => Err(DamageKind::CheckpointInvalid {
+                tree_size,
+                detail: "it is no text".to_owned(),
+            }),
         };
         let root = match checked {
             Ok(checkpoint) => {
@@ -414,7 +428,10 @@ fn checkpoints(
                 Some(checkpoint.root)
             }
             Err(kind) => {
-                chunk.add(Damage { sequence: Some(tree_size), kind });
+                chunk.add(Damage {
+                    sequence: Some(tree_size),
+                    kind,
+                });
                 None
             }
         };
@@ -448,11 +465,19 @@ fn cosignatures(
             None => Err("there is no such checkpoint".to_owned()),
         };
         match checked {
-            Ok(Some(time)) => chunk.cosigned.push(Cosigned { tree_size, by: name, time }),
+            Ok(Some(time)) => chunk.cosigned.push(Cosigned {
+                tree_size,
+                by: name,
+                time,
+            }),
             Ok(None) => {}
             Err(detail) => chunk.add(Damage {
                 sequence: Some(tree_size),
-                kind: DamageKind::CosignatureInvalid { tree_size, name, detail },
+                kind: DamageKind::CosignatureInvalid {
+                    tree_size,
+                    name,
+                    detail,
+                },
             }),
         }
     }
@@ -476,7 +501,10 @@ fn cosignature(
     }
     let note = SignedNote::new(text, vec![line]).map_err(|error| error.to_string())?;
     let verified = note.verify(witnesses).map_err(|error| error.to_string())?;
-    Ok(verified.signatures().first().map(|signature| signature.time))
+    Ok(verified
+        .signatures()
+        .first()
+        .map(|signature| signature.time))
 }
 
 /// A checkpoint's own statement, from a note given by somebody.

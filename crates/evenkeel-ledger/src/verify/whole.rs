@@ -106,7 +106,11 @@ fn outside(against: &[SignedNote]) -> Result<Vec<(Mark, &SignedNote)>, LedgerErr
     let mut outside = Vec::new();
     for note in against {
         let checkpoint = statement(note)?;
-        let mark = Mark { size: checkpoint.size, root: checkpoint.root, outside: None };
+        let mark = Mark {
+            size: checkpoint.size,
+            root: checkpoint.root,
+            outside: None,
+        };
         outside.push((mark, note));
     }
     outside.sort_by_key(|(mark, _)| mark.size);
@@ -131,8 +135,16 @@ fn has_tree(conn: &Connection) -> bool {
 fn own_entries(conn: &Connection, size: u64) -> rusqlite::Result<(Own, Option<Damage>)> {
     match signed::own(conn, size) {
         Err(error) if is_damage(&error) => {
-            let kind = DamageKind::OwnEntry { detail: describe(&error) };
-            Ok((Own::default(), Some(Damage { sequence: None, kind })))
+            let kind = DamageKind::OwnEntry {
+                detail: describe(&error),
+            };
+            Ok((
+                Own::default(),
+                Some(Damage {
+                    sequence: None,
+                    kind,
+                }),
+            ))
         }
         other => other,
     }
@@ -160,7 +172,12 @@ fn keys_fit(
             },
         });
     }
-    let keys: Vec<_> = own.keys.periods().iter().map(|(_, key)| key.clone()).collect();
+    let keys: Vec<_> = own
+        .keys
+        .periods()
+        .iter()
+        .map(|(_, key)| key.clone())
+        .collect();
     for (mark, note) in outside {
         let found = note.text().lines().next().unwrap_or_default();
         match own.keys.origin() {
@@ -174,14 +191,26 @@ fn keys_fit(
             }),
             Some(_) => {
                 if let Err(error) = note.verify(&keys) {
-                    let detail = format!("the checkpoint of {} entries from elsewhere is not by a key of this log ({error})", mark.size);
-                    findings.add(Damage { sequence: None, kind: DamageKind::KeySubstituted { detail } });
+                    let detail = format!(
+                        "the checkpoint of {} entries from elsewhere is not by a key of this log ({error})",
+                        mark.size
+                    );
+                    findings.add(Damage {
+                        sequence: None,
+                        kind: DamageKind::KeySubstituted { detail },
+                    });
                 }
             }
             // It never signed anything, or forgot that it did.
             None => {
-                let detail = format!("the log has no key, and signed the checkpoint of {} entries from elsewhere", mark.size);
-                findings.add(Damage { sequence: None, kind: DamageKind::KeySubstituted { detail } });
+                let detail = format!(
+                    "the log has no key, and signed the checkpoint of {} entries from elsewhere",
+                    mark.size
+                );
+                findings.add(Damage {
+                    sequence: None,
+                    kind: DamageKind::KeySubstituted { detail },
+                });
             }
         }
     }
@@ -208,7 +237,10 @@ fn hidden(seen: &[u64], own: &Own, findings: &mut Findings) {
     for sequence in seen {
         if !own.listed.contains(sequence) {
             let detail = "the index on action does not show it".to_owned();
-            findings.add(Damage { sequence: Some(*sequence), kind: DamageKind::OwnEntry { detail } });
+            findings.add(Damage {
+                sequence: Some(*sequence),
+                kind: DamageKind::OwnEntry { detail },
+            });
         }
     }
 }
@@ -260,22 +292,25 @@ fn ends(
     report: &mut Report,
     findings: &mut Findings,
 ) -> rusqlite::Result<()> {
-    let mut add = |sequence, kind| findings.add(Damage { sequence: Some(sequence), kind });
+    let mut add = |sequence, kind| {
+        findings.add(Damage {
+            sequence: Some(sequence),
+            kind,
+        })
+    };
     for sequence in &own.signed {
         if !has_tree || signed::at(conn, *sequence)?.is_none() {
             add(*sequence, DamageKind::CheckpointMissing);
         }
     }
+    let newest = newest.unwrap_or(0);
     if own.keys.current().is_some() {
-        let newest = newest.unwrap_or(0);
         report.unsigned = size.saturating_sub(newest);
-        if newest > 0 && newest < size && !own.stops.contains(&(newest + 1)) {
-            add(newest + 1, DamageKind::UnsignedTail);
-        }
     }
     if !has_tree {
         return Ok(());
     }
+    let mut cut = false;
     // Each in one statement: a live ledger grows meanwhile.
     for (sql, by) in [
         (
@@ -291,13 +326,29 @@ fn ends(
             conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         if let Some(expected) = expected.filter(|expected| *expected > found) {
             let (expected, found) = (to_u64(expected), to_u64(found));
-            add(found + 1, DamageKind::TailCut { expected, found, by: by.to_owned() });
+            cut = true;
+            add(
+                found + 1,
+                DamageKind::TailCut {
+                    expected,
+                    found,
+                    by: by.to_owned(),
+                },
+            );
         }
+    }
+    // Of a log that was cut, the checkpoints after the cut are no tail's.
+    if !cut && report.unsigned > 0 && newest > 0 && !own.stops.contains(&(newest + 1)) {
+        add(newest + 1, DamageKind::UnsignedTail);
     }
     // Levels and sizes of one moment.
     conn.execute_batch("BEGIN")?;
     let found: rusqlite::Result<_> = conn
-        .query_row("SELECT coalesce(max(sequence), 0) FROM immutable_log NOT INDEXED", [], |row| row.get(0))
+        .query_row(
+            "SELECT coalesce(max(sequence), 0) FROM immutable_log NOT INDEXED",
+            [],
+            |row| row.get(0),
+        )
         .and_then(|now: i64| Ok((to_u64(now), nodes::surplus(conn, to_u64(now))?)));
     conn.execute_batch("COMMIT")?;
     if let (now, Some(kind)) = found? {
@@ -347,12 +398,20 @@ fn anchors(
             time: signature.time,
         }));
         let by = GIVEN.to_owned();
-        anchored.push(Anchor { by, tree_size: mark.size, time: None });
+        anchored.push(Anchor {
+            by,
+            tree_size: mark.size,
+            time: None,
+        });
     }
     // The most of each is enough.
     anchored.sort_by(|a, b| (&a.by, b.tree_size, b.time).cmp(&(&b.by, a.tree_size, a.time)));
     anchored.dedup_by(|next, kept| next.by == kept.by);
-    let most = anchored.iter().map(|anchor| anchor.tree_size).max().unwrap_or(0);
+    let most = anchored
+        .iter()
+        .map(|anchor| anchor.tree_size)
+        .max()
+        .unwrap_or(0);
     report.not_anchored = (most < size).then_some((most + 1, size));
     report.anchored = anchored;
 }
@@ -363,7 +422,9 @@ fn integrity_beside(path: &Path) -> Result<Option<String>, Stop> {
 
 /// What SQLite's own check complains of first.
 fn integrity(conn: &Connection) -> rusqlite::Result<Option<String>> {
-    let found = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
+    let found = conn.query_row("PRAGMA integrity_check(1)", [], |row| {
+        row.get::<_, String>(0)
+    });
     match found {
         Ok(ok) if ok == "ok" => Ok(None),
         Ok(detail) => Ok(Some(detail)),
@@ -385,7 +446,10 @@ fn not_json(conn: &Connection, findings: &mut Findings) -> rusqlite::Result<()> 
             Err(error) if is_damage(&error) => break,
             Err(error) => return Err(error),
         };
-        findings.add(Damage { sequence: Some(sequence), kind: DamageKind::InvalidJson });
+        findings.add(Damage {
+            sequence: Some(sequence),
+            kind: DamageKind::InvalidJson,
+        });
     }
     Ok(())
 }

@@ -92,7 +92,10 @@ impl Writer {
     fn scrub(&self) -> Result<(), LedgerError> {
         let (busy, pages) = self.copy_wal("PRAGMA wal_checkpoint(TRUNCATE)")?;
         if busy {
-            tracing::warn!(pages, "a reader keeps dropped payloads in the ledger's write-ahead log");
+            tracing::warn!(
+                pages,
+                "a reader keeps dropped payloads in the ledger's write-ahead log"
+            );
         }
         Ok(())
     }
@@ -104,24 +107,38 @@ fn invalid(field: &'static str, problem: impl Into<String>) -> Failure {
 
 fn rotate(draft: &mut Draft<'_>, new: &Arc<Signer>) -> Result<Entry, Failure> {
     let Some(old) = draft.signing.signer.clone() else {
-        return Err(invalid("key", "cannot follow one that is not here; open the ledger with the key it has now"));
+        return Err(invalid(
+            "key",
+            "cannot follow one that is not here; open the ledger with the key it has now",
+        ));
     };
     if draft.signing.own.stopped {
-        return Err(invalid("key", "cannot be changed while signing is stopped; find out why, then resume it"));
+        return Err(invalid(
+            "key",
+            "cannot be changed while signing is stopped; find out why, then resume it",
+        ));
     }
     if new.name() != old.name() {
-        let problem = format!("is named {}, the log is {}; make one of that name", new.name(), old.name());
+        let problem = format!(
+            "is named {}, the log is {}; make one of that name",
+            new.name(),
+            old.name()
+        );
         return Err(invalid("key", problem));
     }
     if new.verifier() == old.verifier() {
-        return Err(invalid("key", "is the one that signs already; make a new one"));
+        return Err(invalid(
+            "key",
+            "is the one that signs already; make a new one",
+        ));
     }
     let payload = keys::rotation(&old, new, draft.head.sequence + 1, draft.head.hash)
         .map_err(|error| invalid("key", error.to_string()))?;
     let entry = draft.append_own(own::ROTATE_KEY, &payload, "success")?;
     // As whoever reads the log will see it.
     let keys = &mut draft.signing.own.keys;
-    keys.accept(&entry).map_err(|kind| invalid("key", kind.to_string()))?;
+    keys.accept(&entry)
+        .map_err(|kind| invalid("key", kind.to_string()))?;
     draft.signing.signer = Some(Arc::clone(new));
     Ok(entry)
 }
@@ -133,7 +150,10 @@ fn stop(draft: &mut Draft<'_>, reason: &str) -> Result<Entry, Failure> {
 
 fn resume(draft: &mut Draft<'_>, reason: &str) -> Result<Entry, Failure> {
     if draft.signing.signer.is_none() {
-        return Err(invalid("key", "is not here; open the ledger with it to resume signing"));
+        return Err(invalid(
+            "key",
+            "is not here; open the ledger with it to resume signing",
+        ));
     }
     draft.signing.own.stopped = false;
     draft.append_own(own::RESUME_SIGNING, &own::Reason { reason }, "success")
@@ -152,7 +172,12 @@ fn drop_payloads(
     let found = candidates(draft.conn, selection, last_sequence).map_err(fail)?;
     let whole = u32::try_from(found.len()).is_ok_and(|found| found < DROP_ENTRIES_MAX);
     let Some((newest, _)) = found.last() else {
-        return Ok(Dropped { entry: None, entries: 0, bytes: 0, finished: true });
+        return Ok(Dropped {
+            entry: None,
+            entries: 0,
+            bytes: 0,
+            finished: true,
+        });
     };
     let record = Record {
         first_sequence: selection.first_sequence,
@@ -164,16 +189,14 @@ fn drop_payloads(
         reason,
     };
     let entry = draft.append_own(own::DROP_PAYLOADS, &record, "success")?;
-    // The room of what is dropped is overwritten, not only given back.
-    let secure = |on: bool| {
-        draft.conn.pragma_update_and_check(None, "secure_delete", on, |_| Ok(()))
-    };
-    secure(true).map_err(fail)?;
-    let done = replace(draft.conn, &found);
-    secure(false).map_err(fail)?;
-    done.map_err(fail)?;
+    replace(draft.conn, &found).map_err(fail)?;
     let (entries, bytes) = (record.entries, record.bytes);
-    Ok(Dropped { entry: Some(entry), entries, bytes, finished: whole })
+    Ok(Dropped {
+        entry: Some(entry),
+        entries,
+        bytes,
+        finished: whole,
+    })
 }
 
 /// Sequence and size of the payloads to drop, in order.
@@ -202,7 +225,8 @@ fn candidates(
 }
 
 fn replace(conn: &rusqlite::Connection, found: &[(u64, u64)]) -> rusqlite::Result<()> {
-    let mut select = conn.prepare_cached("SELECT payload FROM immutable_log WHERE sequence = ?1")?;
+    let mut select =
+        conn.prepare_cached("SELECT payload FROM immutable_log WHERE sequence = ?1")?;
     let mut update =
         conn.prepare_cached("UPDATE immutable_log SET payload = ?2 WHERE sequence = ?1")?;
     for (sequence, bytes) in found {
@@ -210,7 +234,10 @@ fn replace(conn: &rusqlite::Connection, found: &[(u64, u64)]) -> rusqlite::Resul
         let sha256 = select.query_row([sequence], |row| {
             Ok(Hash::of(row.get_ref(0)?.as_str()?.as_bytes()))
         })?;
-        let dropped = DroppedPayload { sha256, bytes: *bytes };
+        let dropped = DroppedPayload {
+            sha256,
+            bytes: *bytes,
+        };
         update.execute(params![sequence, dropped.text()])?;
     }
     Ok(())
@@ -225,7 +252,10 @@ fn cosign(
     let path = draft.path;
     let fail = |error: rusqlite::Error| storage_failure(path, &error);
     if signed::at(draft.conn, tree_size).map_err(fail)?.is_none() {
-        return Err(invalid("tree_size", format!("is {tree_size}, and this ledger has no checkpoint of it")));
+        return Err(invalid(
+            "tree_size",
+            format!("is {tree_size}, and this ledger has no checkpoint of it"),
+        ));
     }
     let have = signed::cosignatures(draft.conn, tree_size).map_err(fail)?;
     let mut new: Vec<(&str, String)> = Vec::new();
@@ -236,13 +266,19 @@ fn cosign(
         }
     }
     if have.len() + new.len() > signed::COSIGNATURES_MAX {
-        let problem = format!("are more than {}, with those that are there", signed::COSIGNATURES_MAX);
+        let problem = format!(
+            "are more than {}, with those that are there",
+            signed::COSIGNATURES_MAX
+        );
         return Err(invalid("cosignatures", problem));
     }
-    let sql = "INSERT INTO ledger_cosignature (tree_size, name, line, received) VALUES (?1, ?2, ?3, ?4)";
+    let sql =
+        "INSERT INTO ledger_cosignature (tree_size, name, line, received) VALUES (?1, ?2, ?3, ?4)";
     let mut insert = draft.conn.prepare_cached(sql).map_err(fail)?;
     for (name, line) in &new {
-        insert.execute(params![to_i64(tree_size), name, line, now]).map_err(fail)?;
+        insert
+            .execute(params![to_i64(tree_size), name, line, now])
+            .map_err(fail)?;
     }
     Ok(new.len())
 }

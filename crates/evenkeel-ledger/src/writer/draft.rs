@@ -110,14 +110,17 @@ impl<'a> Draft<'a> {
                 Some(rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER) => {
                     Failure::Fatal(LedgerError::sqlite(self.path, COMMITTING, &error))
                 }
-                _ if refused => Failure::Refused(at, LedgerError::sqlite(self.path, COMMITTING, &error)),
+                _ if refused => {
+                    Failure::Refused(at, LedgerError::sqlite(self.path, COMMITTING, &error))
+                }
                 _ => storage_failure(self.path, &error),
             }
         })?;
         let mut nodes = Vec::new();
-        self.tree.push_subtree(0, seal.hash, |height, position, hash| {
-            nodes.extend(Node::of(height, position, hash));
-        });
+        self.tree
+            .push_subtree(0, seal.hash, |height, position, hash| {
+                nodes.extend(Node::of(height, position, hash));
+            });
         for node in nodes {
             node.insert(self.conn)
                 .map_err(|error| storage_failure(self.path, &error))?;
@@ -157,7 +160,12 @@ impl<'a> Draft<'a> {
         let entry = own::entry(action, payload, result, (self.clock)())
             .map_err(|error| Failure::Refused(0, error))?;
         let seal = self.append(0, &entry, Hash::of(entry.payload.as_bytes()))?;
-        Ok(crate::Entry::sealed(entry, seal.sequence, seal.hash, seal.previous))
+        Ok(crate::Entry::sealed(
+            entry,
+            seal.sequence,
+            seal.hash,
+            seal.previous,
+        ))
     }
 
     /// A log that was signed up to here, and is now appended to without its key, says so itself.
@@ -165,7 +173,8 @@ impl<'a> Draft<'a> {
         if self.signing.signer.is_some() || self.signing.own.keys.current().is_none() {
             return Ok(());
         }
-        let newest = signed::newest_size(self.conn).map_err(|error| storage_failure(self.path, &error))?;
+        let newest =
+            signed::newest_size(self.conn).map_err(|error| storage_failure(self.path, &error))?;
         if newest == Some(self.head.sequence) {
             let reason = own::Reason {
                 reason: "the ledger was opened without its signing key",

@@ -112,7 +112,10 @@ fn complete(conn: &Connection) -> Result<(), NodeError> {
     // Another process may have been faster, and may have appended since.
     if schema::version(&transaction)? < schema::VERSION {
         schema::upgrade_from_1(&transaction)?;
-        tracing::info!(version = schema::VERSION, "ledger brought to this format version");
+        tracing::info!(
+            version = schema::VERSION,
+            "ledger brought to this format version"
+        );
     }
     nodes::fill(&transaction, last_sequence(&transaction)?)?;
     transaction.commit()?;
@@ -120,9 +123,10 @@ fn complete(conn: &Connection) -> Result<(), NodeError> {
 }
 
 fn last_sequence(conn: &Connection) -> rusqlite::Result<u64> {
-    let last: Option<i64> = conn.query_row("SELECT max(sequence) FROM immutable_log", [], |row| {
-        row.get(0)
-    })?;
+    let last: Option<i64> =
+        conn.query_row("SELECT max(sequence) FROM immutable_log", [], |row| {
+            row.get(0)
+        })?;
     Ok(last.map_or(0, to_u64))
 }
 
@@ -152,7 +156,11 @@ pub(super) fn check_tree(
     };
     if tree_size > size {
         let by = "a checkpoint in the file".to_owned();
-        let kind = DamageKind::TailCut { expected: tree_size, found: size, by };
+        let kind = DamageKind::TailCut {
+            expected: tree_size,
+            found: size,
+            by,
+        };
         return Err(damaged(Some(size + 1), kind));
     }
     let checkpoint = signed::check(tree_size, &note, &own.keys)
@@ -160,11 +168,20 @@ pub(super) fn check_tree(
     let root = if tree_size == size {
         tree.root()
     } else {
-        nodes::frontier(conn, tree_size).map_err(|error| node_error(path, error))?.root()
+        nodes::frontier(conn, tree_size)
+            .map_err(|error| node_error(path, error))?
+            .root()
     };
     if root != checkpoint.root {
         let by = "a checkpoint in the file".to_owned();
-        return Err(damaged(Some(1), DamageKind::RootDiffers { tree_size, first: 1, by }));
+        return Err(damaged(
+            Some(1),
+            DamageKind::RootDiffers {
+                tree_size,
+                first: 1,
+                by,
+            },
+        ));
     }
     if tree_size < size && !own.stops.contains(&(tree_size + 1)) {
         return Err(damaged(Some(tree_size + 1), DamageKind::UnsignedTail));
@@ -284,7 +301,9 @@ fn node_error(path: &Path, error: NodeError) -> LedgerError {
     match error {
         NodeError::Sqlite(error) => LedgerError::sqlite(path, CHECKING, &error),
         NodeError::Missing { level: 0, position } => {
-            let kind = DamageKind::Malformed { column: "entry_hash" };
+            let kind = DamageKind::Malformed {
+                column: "entry_hash",
+            };
             does_not_verify(path, Some(position + 1), kind)
         }
         NodeError::Missing { level, position } => {

@@ -4,10 +4,15 @@
 
 mod append;
 mod damage;
+mod dropped;
 mod durability;
 mod guards;
 mod open;
+mod prove;
 mod read;
 mod shell;
+mod signed;
 mod storage;
 mod support;
+mod upgrade;
+mod whole;

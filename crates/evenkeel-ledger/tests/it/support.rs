@@ -2,7 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use evenkeel_ledger::{BATCH_ENTRIES_MAX, Ledger, NewEntry, Report, verify};
+use std::sync::Arc;
+
+use evenkeel_ledger::tlog::{KeyName, Signer};
+use evenkeel_ledger::{
+    BATCH_ENTRIES_MAX, Ledger, NewEntry, Options, Report, VerifyOptions, verify, verify_with,
+};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -31,8 +36,33 @@ impl Place {
         place
     }
 
+    /// A closed ledger of `n` entries after the one with its key, committed in groups of seven, each signed.
+    pub(crate) fn signed(n: u64) -> Self {
+        Self::signed_in_groups(n, 7)
+    }
+
+    /// As [`Self::signed`] in groups of another size.
+    pub(crate) fn signed_in_groups(n: u64, group: usize) -> Self {
+        let place = Self::new();
+        let ledger = place.open_signed(1);
+        let entries: Vec<NewEntry> = (1..=n).map(entry).collect();
+        for batch in entries.chunks(group) {
+            ledger.append_all_blocking(batch.to_vec()).unwrap();
+        }
+        ledger.close().unwrap();
+        place
+    }
+
     pub(crate) fn open(&self) -> Ledger {
         Ledger::open(&self.path).unwrap()
+    }
+
+    pub(crate) fn open_signed(&self, seed: u8) -> Ledger {
+        Ledger::open_with(&self.path, &signing(seed)).unwrap()
+    }
+
+    pub(crate) fn verify_with(&self, options: &VerifyOptions) -> Report {
+        verify_with(&self.path, options, |_, _| {}).unwrap()
     }
 
     /// A plain connection, as an administrator or an attacker has one.
@@ -42,6 +72,34 @@ impl Place {
 
     pub(crate) fn verify(&self) -> Report {
         verify(&self.path, |_, _| {}).unwrap()
+    }
+}
+
+/// The name of the log in these tests.
+pub(crate) const ORIGIN: &str = "evenkeel/00112233445566778899aabbccddeeff";
+
+/// The log's key, one for each seed.
+pub(crate) fn signer(seed: u8) -> Arc<Signer> {
+    Arc::new(Signer::from_seed(KeyName::new(ORIGIN).unwrap(), [seed; 32]))
+}
+
+/// Options with that key and a clock that stands still.
+pub(crate) fn signing(seed: u8) -> Options {
+    Options {
+        signer: Some(signer(seed)),
+        clock: || "2026-01-31T12:00:00Z".parse().unwrap(),
+        ..Options::default()
+    }
+}
+
+/// Changes a file behind the triggers' back and leaves the schema as it was.
+pub(crate) fn tamper(path: &Path, change: impl FnOnce(&Connection)) {
+    let guards = triggers(path);
+    let conn = Connection::open(path).unwrap();
+    drop_triggers(&conn);
+    change(&conn);
+    for guard in guards {
+        conn.execute_batch(&guard).unwrap();
     }
 }
 
