@@ -52,7 +52,7 @@ pub(crate) fn single(table: &mut Table) -> Measured {
 /// 256 writers, each with one entry under way.
 pub(crate) fn groups(table: &mut Table) -> Measured {
     const WRITERS: u64 = 256;
-    const EACH: u64 = 12;
+    const EACH: u16 = 12;
     const SYNCS: u32 = 40;
     let directory = tempfile::tempdir()?;
     let mut disk = Disk::new(directory.path())?;
@@ -61,7 +61,7 @@ pub(crate) fn groups(table: &mut Table) -> Measured {
     let mut ratios = Vec::new();
     for round in 0..ROUNDS as u64 {
         let made: Vec<Vec<NewEntry>> = (0..WRITERS)
-            .map(|writer| entries((round * WRITERS + writer) * EACH, EACH as usize))
+            .map(|writer| entries((round * WRITERS + writer) * u64::from(EACH), EACH.into()))
             .collect();
         let before = disk.sync(SYNCS)?;
         let begun = Instant::now();
@@ -69,7 +69,7 @@ pub(crate) fn groups(table: &mut Table) -> Measured {
         let writing = begun.elapsed();
         let raw = before + disk.sync(SYNCS)?;
         let raw_rate = f64::from(2 * SYNCS) / raw.as_secs_f64();
-        ratios.push((WRITERS * EACH) as f64 / writing.as_secs_f64() / raw_rate);
+        ratios.push((WRITERS * u64::from(EACH)) as f64 / writing.as_secs_f64() / raw_rate);
     }
     table.row(
         "entries/s in groups from 256 writers, over raw fdatasync rate",
