@@ -317,6 +317,9 @@ impl Run {
     }
 
     fn lost(&self, loss: Loss) {
+        if self.settings.progress {
+            eprintln!("LOST: {loss}");
+        }
         let mut summary = self.summary();
         summary.losses.push(loss);
         if summary.losses.len() >= LOSSES_MAX {
