@@ -75,10 +75,10 @@ impl Expected {
             .acknowledged
             .iter()
             .filter(|one| one.position <= position);
-        let published = self.published.iter().filter(|one| one.position <= position);
+        let mut published = self.published.iter().filter(|one| one.position <= position);
         Said {
             acknowledged: acknowledged.map(|one| one.sequence).max().unwrap_or(0),
-            checkpoint: published.last().map(|one| &one.note),
+            checkpoint: published.next_back().map(|one| &one.note),
         }
     }
 
