@@ -31,6 +31,8 @@ const LAST_ROUND: Duration = Duration::from_secs(2);
 pub(crate) struct State {
     /// So many entries are cosigned by a quorum.
     pub(crate) anchored: u64,
+    /// Names of the witnesses; the other places are anchors.
+    pub(crate) witnesses: Vec<String>,
     /// By name of the witness or place of the anchor.
     pub(crate) places: BTreeMap<String, Place>,
     /// Why nothing is signed or done any more.
@@ -96,6 +98,10 @@ impl Gate {
             return Ok(None);
         }
         self.wake.notify_one();
+        // To act is the order: nobody waits for those who did not answer in the last round.
+        if self.policy.unreachable == Unreachable::Act && !self.can_reach_quorum(&now) {
+            return Ok(Some(self.gap(&now, size)));
+        }
         // The round that is under way may have begun before the last entry; the one after it has not.
         let enough = now.rounds + 2;
         let waits = self.policy.unreachable == Unreachable::Wait;
@@ -126,6 +132,16 @@ impl Gate {
                 "{gap}; nothing is changed without it ([ledger.witness] unreachable = \"alert\")"
             ))),
         }
+    }
+
+    /// Whether enough witnesses answered when they were asked last, or were not asked yet.
+    fn can_reach_quorum(&self, state: &State) -> bool {
+        let out_of_reach = state
+            .witnesses
+            .iter()
+            .filter(|name| state.places.get(*name).is_some_and(|p| p.error.is_some()))
+            .count();
+        self.policy.witnesses - out_of_reach.min(self.policy.witnesses) >= self.policy.quorum
     }
 
     fn gap(&self, state: &State, size: u64) -> String {
@@ -255,6 +271,19 @@ mod tests {
         assert_eq!(asked.await.unwrap(), Ok(None));
         sender.send_modify(|s| s.suspect = Some("w1 has seen another log".to_owned()));
         assert!(gate.before_change(7).await.is_err());
+    }
+
+    /// A witness that is down already does not slow a heal down.
+    #[tokio::test]
+    async fn who_is_known_to_be_down_is_not_waited_for_when_the_order_is_to_act() {
+        let (sender, gate) = gate(Unreachable::Act, 1);
+        sender.send_modify(|state| {
+            state.witnesses = vec!["w1".to_owned()];
+            in_vain(state);
+        });
+        let answer = gate.before_change(7);
+        let answer = tokio::time::timeout(Duration::ZERO, answer).await;
+        assert!(matches!(answer, Ok(Ok(Some(_)))), "{answer:?}");
     }
 
     #[tokio::test]

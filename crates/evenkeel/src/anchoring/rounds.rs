@@ -45,7 +45,14 @@ impl Anchoring {
     /// Begins. Nothing is done where nobody elsewhere is configured, and nothing is signed.
     pub(crate) fn begin(section: &LedgerSection, parts: Parts) -> Self {
         let (stopper, stop) = stop::pair();
-        let (state, seen) = watch::channel(State::default());
+        let (state, seen) = watch::channel(State {
+            witnesses: parts
+                .witnesses
+                .iter()
+                .map(|w| w.name().to_owned())
+                .collect(),
+            ..State::default()
+        });
         let wake = Arc::new(Notify::new());
         let gate = Gate {
             state: seen,
@@ -170,14 +177,9 @@ impl Rounds {
             self.suspect(reason).await;
         }
         let quorum = self.quorum;
-        let names: Vec<String> = self
-            .parts
-            .witnesses
-            .iter()
-            .map(|w| w.name().to_owned())
-            .collect();
         self.state.send_modify(|state| {
-            let mut sizes: Vec<u64> = names
+            let mut sizes: Vec<u64> = state
+                .witnesses
                 .iter()
                 .map(|name| state.places.get(name).map_or(0, |p| p.tree_size))
                 .collect();
