@@ -220,7 +220,7 @@ fn check_payload(payload: &str) -> Result<(), LedgerError> {
 fn looks_dropped(payload: &str) -> bool {
     let possible = payload.contains(DROPPED_KEY) || payload.contains("\\u");
     possible
-        && serde_json::from_str::<std::collections::BTreeMap<String, IgnoredAny>>(payload)
+        && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(payload)
             .is_ok_and(|object| object.contains_key(DROPPED_KEY))
 }
 

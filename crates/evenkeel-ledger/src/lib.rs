@@ -1,8 +1,18 @@
-//! The immutable log of Evenkeel: append, read, verify.
+//! The immutable log of Evenkeel: append, read, prove, verify. A transparency log in one file.
 //!
 //! One SQLite file holds the table `immutable_log`. It is the write-ahead log of the healer: what is not
 //! committed here does not happen. People read it with the plain `sqlite3` shell, so the table, its columns
 //! and the view `playbook_runs` are interfaces.
+//!
+//! With a signing key ([`Options::signer`]) each commit also writes a checkpoint, C2SP's signed statement of the
+//! log's size and Merkle root. Handed to others, it is what a cut tail or a rewritten log is noticed by.
+//!
+//! | table | what | written |
+//! |---|---|---|
+//! | `immutable_log` | the entries | with each commit |
+//! | `ledger_checkpoint` | the signed note over the log as that commit left it | in the same transaction |
+//! | `ledger_cosignature` | what witnesses signed about those | when they answer |
+//! | `ledger_node` | roots of complete subtrees of 256, 65,536, ... entries | in the transaction that completes them |
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), evenkeel_ledger::LedgerError> {
@@ -42,8 +52,17 @@
 //!   serialised again to check it.
 //! - **Triggers stop accidents, proofs catch attackers.** UPDATE, DELETE and an INSERT that is not the next
 //!   entry are refused by triggers; [`verify`](verify()) re-hashes everything and compares the schema too.
-//!   A hash chain alone cannot notice a cut tail, a complete rewrite or an old copy put back: for that a
-//!   checkpoint held elsewhere is needed. [`Report::merkle_root`] is the root that such a checkpoint signs.
+//!   Nothing in the file can show a tail cut off with its checkpoints, a rewrite by somebody who has the key, or an
+//!   old copy put back: for that [`VerifyOptions::against`] takes checkpoints held elsewhere, and
+//!   [`Report::not_anchored`] says for which entries there is none. [`tlog`] has the formats and proofs.
+//! - **What is signed is whole.** A checkpoint covers every entry before it, is committed with them, and is signed by
+//!   the key that the log's own entries trust at that size. A key follows another only by an entry that both signed
+//!   ([`own::ROTATE_KEY`]). A stretch that is not signed begins with an entry that says so ([`own::STOP_SIGNING`]).
+//! - **The key is never in the file**, and the crate makes none: it has no randomness.
+//! - **A dropped payload leaves its hash and a record.** [`Ledger::drop_payloads`] is the one change there is; the
+//!   table allows it only while the entry that records it is the newest. Chain, tree and proofs hold without the
+//!   payload.
+//! - **Nodes are derived.** `ledger_node` makes opening and proving cheap; the entries decide, verification compares.
 //! - The file belongs to the ledger alone: any table, index, trigger or view that is not its own is reported.
 //!
 //! # Bounds
@@ -55,6 +74,10 @@
 //! | entries in one [`Ledger::append_all`] | [`BATCH_ENTRIES_MAX`], together [`BATCH_BYTES_MAX`] |
 //! | waiting for the writer | [`QUEUE_BYTES_MAX`] of entries; then `append` waits |
 //! | one commit | [`GROUP_ENTRIES_MAX`] entries or [`GROUP_BYTES_MAX`], or one batch |
+//! | payloads dropped by one [`Ledger::drop_payloads`] | [`DROP_ENTRIES_MAX`], each of [`DROP_BYTES_MIN`] or more |
+//! | cosignatures kept for one checkpoint | [`COSIGNATURES_MAX`] |
+//! | rows read for one node of the tree | 128; for opening 255 a level |
+//! | threads of [`verify_with`] | [`VERIFY_THREADS_MAX`], each with some pieces of 1024 entries at a time |
 //! | entries from one [`Reader::query`] | [`QUERY_LIMIT_MAX`] |
 //! | waiting for another process's lock | [`Options::busy_timeout`], 5 s |
 

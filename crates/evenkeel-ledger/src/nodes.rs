@@ -172,7 +172,7 @@ pub(crate) fn fill(conn: &Connection, size: u64) -> Result<(), NodeError> {
             let mut tree = Frontier::new();
             let first = position * WIDTH;
             hashes(conn, level - 1, first, first + WIDTH, &mut |hash| {
-                tree.push(hash)
+                tree.push(hash);
             })?;
             let hash = tree.root();
             Node {

@@ -1,6 +1,7 @@
 //! Entries that the ledger writes about itself: keys, the end of signing, dropped payloads. They are entries like any
 //! other, hashed and signed with the rest; only the ledger may write them.
 
+use rusqlite::types::Value;
 use serde::Serialize;
 
 use crate::{Entry, LedgerError, NewEntry, format_timestamp};
@@ -72,11 +73,8 @@ pub(crate) fn entries(conn: &rusqlite::Connection, last: u64) -> rusqlite::Resul
         crate::check::COLUMNS
     );
     let mut statement = conn.prepare_cached(&sql)?;
-    let [a, b, c, d, e] = ACTIONS;
-    let last = crate::check::to_i64(last);
-    let rows = statement.query_map(
-        rusqlite::params![a, b, c, d, e, last],
-        crate::check::to_entry,
-    )?;
+    let values = ACTIONS.map(str::to_owned).map(Value::Text).into_iter();
+    let values = values.chain([Value::Integer(crate::check::to_i64(last))]);
+    let rows = statement.query_map(rusqlite::params_from_iter(values), crate::check::to_entry)?;
     rows.collect()
 }

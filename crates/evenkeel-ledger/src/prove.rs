@@ -28,7 +28,7 @@ impl Nodes for SqliteNodes<'_> {
         let mut tree = Frontier::new();
         let (first, end) = (index << above, (index + 1) << above);
         nodes::hashes(&self.reader.conn, stored, first, end, &mut |hash| {
-            tree.push(hash)
+            tree.push(hash);
         })
         .map_err(|error| self.reader.node_error(error))?;
         Ok(tree.root())
@@ -127,6 +127,33 @@ impl Reader {
     pub fn root_at(&self, size: u64) -> Result<Hash, LedgerError> {
         self.within(size)?;
         proof::root(&self.nodes(), size)
+    }
+
+    /// The hashes of one tile of C2SP's `tlog-tiles`, for an export: `width` of them (1 to 256) from `256 * index` on, of
+    /// entries at level 0, of complete subtrees of 256^`level` entries above (to 7).
+    pub fn tile_hashes(
+        &self,
+        level: u32,
+        index: u64,
+        width: u16,
+    ) -> Result<Vec<Hash>, LedgerError> {
+        let width = u64::from(width);
+        if !(1..=nodes::WIDTH).contains(&width) || level > nodes::LEVEL_MAX {
+            return Err(self.not_provable("a tile has 1 to 256 hashes, and its level is 0 to 7"));
+        }
+        let first = index.saturating_mul(nodes::WIDTH);
+        let mut hashes = Vec::new();
+        nodes::hashes(
+            &self.conn,
+            level,
+            first,
+            first.saturating_add(width),
+            &mut |hash| {
+                hashes.push(hash);
+            },
+        )
+        .map_err(|error| self.node_error(error))?;
+        Ok(hashes)
     }
 
     fn within(&self, size: u64) -> Result<(), LedgerError> {

@@ -196,12 +196,7 @@ impl Writer {
         }
         let done = work(&mut draft)?;
         let newest = draft.sign()?;
-        let Draft {
-            head,
-            tree,
-            signing,
-            ..
-        } = draft;
+        let (head, tree, signing) = draft.into_parts();
         transaction.commit().map_err(fail)?;
         self.data_version = data_version;
         (self.head, self.tree, self.signing) = (head, tree, signing);

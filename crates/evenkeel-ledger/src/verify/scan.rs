@@ -15,7 +15,7 @@ use crate::dropped::Record;
 use crate::merkle::Frontier;
 use crate::nodes::WIDTH;
 use crate::signed::{self, Own};
-use crate::tlog::{Checkpoint, SignatureLine, SignedNote, VerifierKey};
+use crate::tlog::{Checkpoint, SignatureLine, SignedNote, VerifiedSignature, VerifierKey};
 use crate::{Damage, DamageKind, Hash, LedgerError, connect, own};
 
 /// Entries in a piece: a multiple of the tree's width.
@@ -377,9 +377,9 @@ fn nodes(conn: &Connection, chunk: &mut Chunk) -> rusqlite::Result<()> {
     let width = usize::try_from(WIDTH).expect("256");
     let mut select =
         conn.prepare_cached("SELECT hash FROM ledger_node WHERE level = 1 AND position = ?1")?;
-    let mut position = chunk.start / WIDTH;
+    let first = chunk.start / WIDTH;
     let mut damaged = Vec::new();
-    for tile in chunk.leaves.chunks_exact(width) {
+    for (position, tile) in (first..).zip(chunk.leaves.chunks_exact(width)) {
         let mut tree = Frontier::new();
         for leaf in tile {
             tree.push(*leaf);
@@ -400,7 +400,6 @@ fn nodes(conn: &Connection, chunk: &mut Chunk) -> rusqlite::Result<()> {
                 kind: DamageKind::NodeDiffers { level: 1, position },
             });
         }
-        position += 1;
     }
     for damage in damaged {
         chunk.add(damage);
@@ -475,10 +474,10 @@ fn cosignatures(
             None => Err("there is no such checkpoint".to_owned()),
         };
         match checked {
-            Ok(Some(time)) => chunk.cosigned.push(Cosigned {
+            Ok(Some(signature)) => chunk.cosigned.push(Cosigned {
                 tree_size,
                 by: name,
-                time,
+                time: signature.time,
             }),
             Ok(None) => {}
             Err(detail) => chunk.add(Damage {
@@ -494,13 +493,13 @@ fn cosignatures(
     Ok(())
 }
 
-/// The time that a cosignature states; `None` if its witness is not known.
+/// A cosignature that holds; `None` if its witness is not known.
 fn cosignature(
     text: &str,
     name: &str,
     line: &str,
     witnesses: &[VerifierKey],
-) -> Result<Option<Option<u64>>, String> {
+) -> Result<Option<VerifiedSignature>, String> {
     let line: SignatureLine = line.parse().map_err(|error| format!("{error}"))?;
     if line.name() != name {
         return Err(format!("it is by {}", line.name()));
@@ -511,10 +510,7 @@ fn cosignature(
     }
     let note = SignedNote::new(text, vec![line]).map_err(|error| error.to_string())?;
     let verified = note.verify(witnesses).map_err(|error| error.to_string())?;
-    Ok(verified
-        .signatures()
-        .first()
-        .map(|signature| signature.time))
+    Ok(verified.signatures().first().cloned())
 }
 
 /// A checkpoint's own statement, from a note given by somebody.

@@ -11,7 +11,7 @@ use crate::check::to_u64;
 use crate::dropped::Record;
 use crate::error::describe;
 use crate::signed::{self, Own};
-use crate::tlog::SignedNote;
+use crate::tlog::{SignedNote, Verified};
 use crate::{Damage, DamageKind, Hash, LedgerError, connect, keys, nodes, own, schema};
 
 /// How a checkpoint that the caller gave is called.
@@ -296,7 +296,7 @@ fn ends(
         findings.add(Damage {
             sequence: Some(sequence),
             kind,
-        })
+        });
     };
     for sequence in &own.signed {
         if !has_tree || signed::at(conn, *sequence)?.is_none() {
@@ -391,7 +391,7 @@ fn anchors(
             continue;
         }
         let verified = note.verify(&options.witnesses);
-        let by_witnesses = verified.iter().flat_map(|verified| verified.signatures());
+        let by_witnesses = verified.iter().flat_map(Verified::signatures);
         anchored.extend(by_witnesses.map(|signature| Anchor {
             by: signature.key.name().to_owned(),
             tree_size: mark.size,

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, params};
 
 use super::{COMMITTING, Failure, opening, storage_failure};
 use crate::check::to_i64;
@@ -40,7 +40,6 @@ pub(super) struct Seal {
     pub(super) previous: Hash,
 }
 
-#[derive(Debug)]
 pub(super) struct Draft<'a> {
     pub(super) conn: &'a Connection,
     pub(super) path: &'a Path,
@@ -48,6 +47,8 @@ pub(super) struct Draft<'a> {
     pub(super) tree: Frontier,
     pub(super) signing: Signing,
     clock: fn() -> jiff::Timestamp,
+    /// Kept from the first entry on.
+    insert: Option<CachedStatement<'a>>,
     /// Entries appended here.
     appended: u64,
     scratch: Vec<u8>,
@@ -69,9 +70,15 @@ impl<'a> Draft<'a> {
             tree,
             signing,
             clock,
+            insert: None,
             appended: 0,
             scratch: Vec::new(),
         }
+    }
+
+    /// What counts after COMMIT.
+    pub(super) fn into_parts(self) -> (Head, Frontier, Signing) {
+        (self.head, self.tree, self.signing)
     }
 
     /// Another process committed: its entries have to continue the chain from the head that was known here, under
@@ -133,8 +140,11 @@ impl<'a> Draft<'a> {
         Ok(seal)
     }
 
-    fn insert(&self, entry: &NewEntry, seal: &Seal) -> rusqlite::Result<()> {
-        let mut insert = self.conn.prepare_cached(INSERT)?;
+    fn insert(&mut self, entry: &NewEntry, seal: &Seal) -> rusqlite::Result<()> {
+        let insert = match &mut self.insert {
+            Some(insert) => insert,
+            none => none.insert(self.conn.prepare_cached(INSERT)?),
+        };
         insert.execute(params![
             to_i64(seal.sequence),
             entry.timestamp,

@@ -14,5 +14,7 @@ mod shell;
 mod signed;
 mod storage;
 mod support;
+mod tlog_notes;
+mod tlog_trees;
 mod upgrade;
 mod whole;

@@ -1,7 +1,7 @@
 //! Proofs from the file, checked by the algorithms of the RFCs and nothing of the store.
 
 use evenkeel_ledger::tlog::{Checkpoint, Cosigner, KeyName, proof};
-use evenkeel_ledger::{DropSelection, LedgerError, Reader};
+use evenkeel_ledger::{DropSelection, LedgerError, Query, Reader};
 
 use crate::support::{Place, entry, signer};
 
@@ -110,4 +110,31 @@ fn what_was_never_signed_cannot_be_proved() {
     ));
     // The tree is there all the same.
     assert_eq!(reader.root_at(3).unwrap(), place.verify().merkle_root);
+}
+
+/// What an export is made of: payloads as stored, leaves that hash to `entry_hash`, and the tiles over them.
+#[test]
+fn an_export_has_all_that_it_takes_to_verify_it() {
+    let place = Place::signed_in_groups(600, 100);
+    let reader = Reader::open(&place.path).unwrap();
+    let mut hashes = Vec::new();
+    let _: std::ops::ControlFlow<()> = reader
+        .for_each(&Query::new(), |entry| {
+            assert_eq!(proof::leaf_hash(&entry.leaf_bytes()), entry.entry_hash);
+            hashes.push(entry.entry_hash);
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    let mut tiles = Vec::new();
+    for (index, width) in [(0, 256), (1, 256), (2, 89)] {
+        tiles.extend(reader.tile_hashes(0, index, width).unwrap());
+    }
+    assert_eq!(tiles, hashes);
+    let above = reader.tile_hashes(1, 0, 2).unwrap();
+    for (tile, root) in hashes.chunks(256).zip(above) {
+        assert_eq!(proof::root(&proof::LeafNodes(tile), 256).unwrap(), root);
+    }
+    for (level, index, width) in [(0, 2, 90), (1, 0, 3), (0, 0, 0), (0, 0, 257), (8, 0, 1)] {
+        assert!(reader.tile_hashes(level, index, width).is_err());
+    }
 }

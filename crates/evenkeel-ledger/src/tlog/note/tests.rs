@@ -67,6 +67,51 @@ fn a_checkpoint_of_a_public_log_verifies() {
     ));
 }
 
+/// A checkpoint of a certificate log with cosignatures of four public witnesses, as it was published. The first line
+/// is of another type (0x05) and ignored.
+#[test]
+fn cosignatures_of_public_witnesses_verify() {
+    const NOTE: &str = "arche2025h1.staging.ct.transparency.dev
+1432088532
+U7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=
+
+\u{2014} arche2025h1.staging.ct.transparency.dev zTM8sQAAAZ5W0WdjBAMARjBEAiBjW5IQf9pvsYLfQFX6hoGREPMHbdQ3urbllzalApkptQIgIpwtEroeW2BXaHAI4kJXFbon5Ch9MNL5zRNZ55lvGt0=
+\u{2014} arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=
+\u{2014} transparency.dev/DEV:witness-little-garden 2AQqhwAAAABqEiEgzgFIqqhbUoDwjMWE6UP8nd8/KYTzwZ2rhIgcqoXHAwVkjZr4AscylP3v7sEodkRAErumC2q44vdgJY096st5BQ==
+\u{2014} witness1.smartit.nu/witness1 pIyCDwAAAABqEiEghIp82KWebrw7/oHQwlTAm3g2RKS4+eebl8eO0WH+/iEcxZ75W3u5hNI7TOQtmJbqmNWVuE0tgh0XwzdZsDsUAQ==
+\u{2014} remora.n621.de 2net5wAAAABqEiEgPlfF3V06o0Y+fHM+J5J9s27wgxxcOVSpZ/2g/KSiXCg9DEZI+aVCIobWX9sXTynk5XeU/zZ0WBxtqB0DrAWfBw==
+\u{2014} witness.stagemole.eu Z/euoAAAAABqEiEgw0i+7g2ENfDAWHmtRzCfKTHSDwYDJA2NmKeGi9Y8FtEyOUvVr+AJmIY/2TUFucgKi7lI7cUiOvKFYe/TmN9DAg==
+";
+    let keys = [
+        "arche2025h1.staging.ct.transparency.dev+ba2f06c0+AU0vHmlGCS/PdN8b2OaGmKprLI8HKM+dJ472xgFYh15f",
+        "transparency.dev/DEV:witness-little-garden+d8042a87+BCtusOxINQNUTN5Oj8HObRkh2yHf/MwYaGX4CPdiVEPM",
+        "witness1.smartit.nu/witness1+a48c820f+BPSFWg9G6KPiO7QPryYO5Xq4oYJJ+kAvLKLSimDhoxMO",
+        "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2",
+        "witness.stagemole.eu+67f7aea0+BEqSG3yu9YrmcM3BHvQYTxwFj3uSWakQepafafpUqklv",
+    ]
+    .map(|key| key.parse::<VerifierKey>().unwrap());
+    let note = SignedNote::parse(NOTE.as_bytes()).unwrap();
+    let verified = note.verify(&keys).unwrap();
+    let by: Vec<_> = verified
+        .signatures()
+        .iter()
+        .map(|by| by.key.clone())
+        .collect();
+    assert_eq!(by, keys);
+    let times: Vec<_> = verified.signatures().iter().map(|by| by.time).collect();
+    let time = Some(0x6a12_2120);
+    assert_eq!(times, [None, time, time, time, time]);
+
+    let smaller = NOTE.replace("1432088532", "1432088531");
+    let note = SignedNote::parse(smaller.as_bytes()).unwrap();
+    for key in keys {
+        assert!(matches!(
+            note.verify(&[key]),
+            Err(NoteError::BadSignature { .. })
+        ));
+    }
+}
+
 /// The specification's example note is only parsed: its key is not published.
 #[test]
 fn the_last_empty_line_ends_the_text() {
