@@ -33,6 +33,9 @@ const WORLDS_LONG: usize = 60;
 const HONEST: u64 = 200;
 const HONEST_LONG: u64 = 10_000;
 
+/// The page that says what is noticed by what.
+const BOOK: &str = include_str!("../../../../docs/src/ledger-attacks.md");
+
 /// What the verifier has to name as the first bad entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum First {
@@ -177,6 +180,16 @@ macro_rules! classes {
         fn $name() {
             run(&$class, false);
         })*
+
+        /// The page says of each what it is noticed by, and whether that takes a checkpoint from elsewhere.
+        #[test]
+        fn each_stands_in_the_book() {
+            for name in [$($class.name,)*] {
+                let mut rows = BOOK.lines().filter_map(|line| line.strip_prefix("| "));
+                let found = rows.any(|row| row.trim_start_matches('`').starts_with(name));
+                assert!(found, "docs/src/ledger-attacks.md has no row for `{name}`");
+            }
+        }
 
         mod long {
             use super::*;
