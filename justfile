@@ -20,22 +20,16 @@ demo scenario="memory-leak":
 bench:
     cargo bench -p evenkeel --bench figures
 
-# API documentation
-doc:
-    cargo doc --workspace --no-deps
-
-# The book (needs mdbook)
-book:
-    mdbook build docs
-
-# Format
-fmt:
-    cargo fmt --all
-
-# Licences and advisories (needs cargo-deny)
-deny:
-    cargo deny check
+# The ledger against this disk and one core, as a table of ratios; names of figures after it measure only these
+bench-ledger *figures:
+    cargo bench -p evenkeel-ledger --bench ledger -- {{figures}}
 
 # Many more seeds through the simulator than the test command runs; minutes
 sim:
     cargo test -p evenkeel-sim --release -- --ignored
+
+# Power losses, failing disks and kills for the ledger, at length; a quarter of an hour
+torture seed="1":
+    cargo run --release -p evenkeel-torture -- power-loss --states 100000 --seed {{seed}}
+    cargo run --release -p evenkeel-torture -- io-faults --seed {{seed}}
+    cargo run --release -p evenkeel-torture -- kill --rounds 10000 --seed {{seed}}
