@@ -33,6 +33,19 @@ pub(crate) fn create(dir: &Path, stem: &str, extension: &str, bytes: &[u8]) -> i
     ))
 }
 
+/// Writes a file at exactly this path, where there is none yet: readable by its owner only, complete and on disk when
+/// this returns. Its directory must be there.
+pub(crate) fn create_exactly(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    written(dir, bytes)?
+        .persist_noclobber(path)
+        .map_err(|e| e.error)?;
+    sync_dir(dir)
+}
+
 /// Puts new content in the place of an existing file, at once.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));

@@ -2,18 +2,21 @@
 //!
 //! Adapters only. Nothing here decides what is to be done: a caller hands in what the core decided, and gets back
 //! what happened. In reading order: the target as configured, the processes that make it up, what is read from it,
-//! what is done to it, how it is brought back, and whom one asks or calls.
+//! what is done to it, how it is brought back, whom one asks or calls, and how the ledger is anchored off the host.
 
 pub mod action;
 pub mod advisor;
 pub mod alert;
+pub mod anchor;
 pub mod collect;
 pub mod config_edit;
 pub mod guidance;
+pub mod ledger_key;
 pub mod lock_holder;
 pub mod process;
 pub mod snapshot;
 pub mod target;
+pub mod witness;
 
 mod fresh_file;
 mod outside;

@@ -15,6 +15,18 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 /// How long a killed program may take to be gone.
 const DEATH_LIMIT: Duration = Duration::from_secs(5);
 
+/// What programs of the operator's get of Evenkeel's environment; secrets are not in it.
+pub(crate) const ENV_KEPT: [&str; 8] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "TZ",
+    "SystemRoot",
+    "TMPDIR",
+];
+
 /// A running program. Dropping it kills its whole process group.
 ///
 /// A program that moves a child into another group or session keeps that child out of reach.
@@ -208,6 +220,11 @@ impl Kept {
             self.is_cut |= n > room;
             self.bytes.extend_from_slice(&chunk[..n.min(room)]);
         }
+    }
+
+    /// What was kept, as it is.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// What was kept, as text. Where the end is missing the last kilobyte goes too: half a secret stands there

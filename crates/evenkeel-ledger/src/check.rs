@@ -35,6 +35,8 @@ pub(crate) struct Checked {
     pub(crate) sequence: i64,
     /// The hash of what is stored, whatever `entry_hash` says.
     pub(crate) hash: Hash,
+    /// The hash that the entry had when it was written, as far as the rows tell.
+    pub(crate) written: Hash,
     /// What is left of the payload, if it was dropped and the entry's hash agrees.
     pub(crate) dropped: Option<DroppedPayload>,
     pub(crate) damage: Option<Damage>,
@@ -87,6 +89,7 @@ impl Chain {
             return Ok(Checked {
                 sequence,
                 hash: Hash::ZERO,
+                written: Hash::ZERO,
                 dropped: None,
                 damage: Some(damage),
             });
@@ -114,10 +117,17 @@ impl Chain {
         let linked = self.link.is_none()
             || self.link == Some(raw.previous_hash)
             || self.link_recomputed == Some(raw.previous_hash);
+        let written = if hash == raw.entry_hash {
+            hash
+        } else {
+            told_by_next(conn, sequence)?.unwrap_or(raw.entry_hash)
+        };
         let kind = if !linked {
             Some(DamageKind::BrokenLink)
+        } else if hash != raw.entry_hash && hash == written {
+            Some(DamageKind::HashEdited)
         } else if hash != raw.entry_hash {
-            Some(edited(conn, sequence, hash)?)
+            Some(DamageKind::ContentEdited)
         } else if self.json && !entry::is_json(raw.payload) {
             Some(DamageKind::InvalidJson)
         } else {
@@ -133,6 +143,7 @@ impl Chain {
         Ok(Checked {
             sequence,
             hash,
+            written,
             dropped,
             damage: damage.or(own),
         })
@@ -148,26 +159,22 @@ impl Chain {
         Checked {
             sequence,
             hash: Hash::ZERO,
+            written: Hash::ZERO,
             dropped: None,
             damage: Some(damage),
         }
     }
 }
 
-/// Content or hash: the entry after it still carries the hash that was true when it was written.
-fn edited(conn: &Connection, sequence: i64, recomputed: Hash) -> rusqlite::Result<DamageKind> {
+/// The hash that an entry had when it was written: the entry after it still carries it.
+fn told_by_next(conn: &Connection, sequence: i64) -> rusqlite::Result<Option<Hash>> {
     let mut next = conn.prepare_cached(
         "SELECT previous_hash FROM immutable_log NOT INDEXED WHERE sequence = ?1",
     )?;
     let mut rows = next.query([sequence.saturating_add(1)])?;
-    let true_hash = match rows.next()? {
+    Ok(match rows.next()? {
         Some(row) => hash_column(row.get_ref(0)?),
         None => None,
-    };
-    Ok(if true_hash == Some(recomputed) {
-        DamageKind::HashEdited
-    } else {
-        DamageKind::ContentEdited
     })
 }
 

@@ -87,6 +87,7 @@ mod damage;
 mod dropped;
 mod entry;
 mod error;
+pub mod export;
 mod files;
 mod keys;
 pub mod leaf;
@@ -102,6 +103,7 @@ mod signed;
 mod stats;
 pub mod tlog;
 mod verify;
+pub mod witness;
 mod writer;
 
 pub use damage::{Damage, DamageKind};

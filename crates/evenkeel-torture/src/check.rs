@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use evenkeel_ledger::merkle::Frontier;
 use evenkeel_ledger::tlog::SignedNote;
-use evenkeel_ledger::{Ledger, LedgerError, VerifyOptions, verify_with};
+use evenkeel_ledger::{Ledger, VerifyOptions, verify_with};
 
 use crate::disk::Contents;
 use crate::workload::{self, Acknowledged, Driven, FILE_NAME, Published, SIGNED, entry};
@@ -75,10 +75,10 @@ impl Expected {
             .acknowledged
             .iter()
             .filter(|one| one.position <= position);
-        let published = self.published.iter().filter(|one| one.position <= position);
+        let mut published = self.published.iter().filter(|one| one.position <= position);
         Said {
             acknowledged: acknowledged.map(|one| one.sequence).max().unwrap_or(0),
-            checkpoint: published.last().map(|one| &one.note),
+            checkpoint: published.next_back().map(|one| &one.note),
         }
     }
 
@@ -110,7 +110,9 @@ pub fn judge(
         against: said.checkpoint.into_iter().cloned().collect(),
         ..VerifyOptions::default()
     };
-    if as_found {
+    // Before anything was acknowledged the making of the file may have been cut off: nobody relies on it then, and
+    // whoever only looks cannot finish it.
+    if as_found && acknowledged > 0 {
         match verify_with(&path, &options, |_, _| {}) {
             Ok(report) if report.is_sound() && report.entries >= acknowledged => {}
             Ok(report) => {
@@ -118,9 +120,6 @@ pub fn judge(
                     "as found, of {acknowledged} entries {} verify: {:?}",
                     report.entries, report.damage
                 ));
-            }
-            // The making of a file that is not a ledger yet was cut off.
-            Err(LedgerError::NotALedger { .. } | LedgerError::Open { .. }) if acknowledged == 0 => {
             }
             Err(error) => return Err(format!("as found, it cannot be verified: {error}")),
         }

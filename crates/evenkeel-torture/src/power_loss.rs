@@ -147,7 +147,12 @@ pub fn record(seed: u64, number: u64, plant: Plant) -> anyhow::Result<Recording>
     };
     let place = Place::new().context("making a directory to record in")?;
     let recorder = Recorder::start(place.path(), plant);
-    let driven = drive(place.path(), &recorder, &plan, number % UNSIGNED_EVERY != 0);
+    let driven = drive(
+        place.path(),
+        &recorder,
+        &plan,
+        !number.is_multiple_of(UNSIGNED_EVERY),
+    );
     let ops = recorder.stop();
     if let Some(error) = &driven.failure {
         anyhow::bail!("recording {number} of seed {seed} failed: {error}");
@@ -317,6 +322,9 @@ impl Run {
     }
 
     fn lost(&self, loss: Loss) {
+        if self.settings.progress {
+            eprintln!("LOST: {loss}");
+        }
         let mut summary = self.summary();
         summary.losses.push(loss);
         if summary.losses.len() >= LOSSES_MAX {

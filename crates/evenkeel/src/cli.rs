@@ -13,6 +13,7 @@ mod run;
 mod snapshot;
 mod status;
 mod table;
+mod witness;
 
 use std::path::PathBuf;
 
@@ -138,6 +139,8 @@ pub enum Command {
     /// The log that nobody can quietly edit
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// On another host: cosign checkpoints of logs that only grow (C2SP tlog-witness)
+    Witness(witness::WitnessArgs),
     /// Check the configuration and the playbooks, and start nothing
     Check,
     /// Grace, the reference service, alone
@@ -204,25 +207,7 @@ pub enum SnapshotCommand {
     },
 }
 
-/// `evenkeel ledger`.
-#[derive(Debug, Subcommand)]
-pub enum LedgerCommand {
-    /// Re-hash every entry, and check the chain and the schema
-    Verify {
-        /// Another ledger file, such as a copy
-        #[arg(long, value_name = "FILE")]
-        file: Option<PathBuf>,
-    },
-    /// The newest entries
-    Tail {
-        /// How many
-        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        lines: u32,
-        /// Go on as entries are written
-        #[arg(long, short)]
-        follow: bool,
-    },
-}
+pub use ledger::LedgerCommand;
 
 /// `--result`.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -277,10 +262,8 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Report { since } => history::report(&global, since),
         Command::Playbook(command) => playbook::playbook(&global, command),
         Command::Snapshot(command) => snapshot::snapshot(&global, command),
-        Command::Ledger(LedgerCommand::Verify { file }) => ledger::verify(&global, file.as_deref()),
-        Command::Ledger(LedgerCommand::Tail { lines, follow }) => {
-            ledger::tail(&global, lines, follow)
-        }
+        Command::Ledger(command) => ledger::ledger(&global, command),
+        Command::Witness(args) => witness::witness(&global, &args),
         Command::Check => check::check(&global),
         #[cfg(feature = "demo")]
         Command::Grace(mut args) => {

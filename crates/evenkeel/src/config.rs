@@ -3,6 +3,7 @@
 //! Every mistake is told with its place: file, line, column, what was expected, and the nearest valid name.
 
 mod env;
+mod ledger;
 mod load;
 
 use std::path::PathBuf;
@@ -14,6 +15,9 @@ use evenkeel_stress::{MeshSpec, RequestSpec, SubjectServices, TestSpec};
 use serde::Deserialize;
 
 pub use env::{EnvError, Environment};
+pub use ledger::{
+    ANCHORS_MAX, AnchorSection, LedgerSection, Unreachable, WitnessSection, WitnessServer,
+};
 pub use load::{ConfigError, load, load_text};
 
 /// How the files in the data directory are named.
@@ -49,6 +53,8 @@ pub struct Config {
     pub audit: AuditSection,
     /// How many snapshots are kept.
     pub snapshots: SnapshotsSection,
+    /// Who signs the ledger, and who elsewhere stands for it.
+    pub ledger: LedgerSection,
     /// The configuration file's directory; paths start here. Not a key.
     #[serde(skip)]
     pub base: PathBuf,
@@ -386,6 +392,7 @@ impl Config {
                 .iter()
                 .filter_map(|h| h.token_env.clone()),
         );
+        names.extend(self.ledger.secret_names());
         names
     }
 }

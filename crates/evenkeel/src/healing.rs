@@ -25,6 +25,7 @@ use crate::stop::Stop;
 
 pub(crate) use perform::responder;
 pub use world::World;
+pub(crate) use world::alert_channels;
 
 /// How long a step that is running may go on after a stop was asked for.
 const FINISH_STEP: Duration = Duration::from_secs(7);

@@ -8,20 +8,22 @@ use evenkeel_ledger::{Entry, Ledger, LedgerError, NewEntry};
 use serde_json::Value;
 
 /// Subsystems whose entries are Evenkeel's own and never count as the target's errors.
-pub const OWN_SUBSYSTEMS: [&str; 6] = [
+pub const OWN_SUBSYSTEMS: [&str; 7] = [
     record::SUBSYSTEM,
     "watchdog",
     "stress_test",
     "boot",
     "escalation",
     "evenkeel",
+    "ledger",
 ];
 /// Actors that are Evenkeel itself.
-pub const OWN_ACTORS: [&str; 4] = [
+pub const OWN_ACTORS: [&str; 5] = [
     record::ACTOR,
     "anomaly_watchdog",
     "stress_tester",
     "evenkeel",
+    "ledger",
 ];
 
 /// Largest payload that is written whole, in bytes; beyond it long texts are cut.

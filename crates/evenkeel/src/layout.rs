@@ -107,6 +107,11 @@ impl Layout {
         self.logs().join("backend.log")
     }
 
+    /// The key that signs the ledger, unless the configuration names another place.
+    pub fn ledger_key(&self) -> PathBuf {
+        self.root.join("keys").join("ledger.key")
+    }
+
     /// The token that writers of audited actions send.
     pub fn audit_token(&self) -> PathBuf {
         self.root.join("run").join("audit.token")
@@ -204,7 +209,10 @@ pub struct DataDirLock {
 /// Writes `bytes` to `path` so that a reader sees the old content or the new, never a part: a temporary file in the
 /// same directory, synced, renamed, and the directory synced.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir)?;
     let name = path
         .file_name()

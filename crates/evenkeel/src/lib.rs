@@ -7,6 +7,8 @@
 //! its healing loop ([`healing`]) and its watchdog ([`watch`]), and what all of them tell ([`ui`], [`log`], [`journal`]).
 
 pub mod access;
+mod alarm;
+mod anchoring;
 pub mod audit;
 pub mod cli;
 pub mod clock;
@@ -22,6 +24,7 @@ pub mod log;
 pub mod orchestrator;
 pub mod playbooks;
 pub mod secrets;
+mod signing;
 pub mod state;
 pub mod stop;
 pub mod ui;

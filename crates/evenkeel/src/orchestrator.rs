@@ -19,6 +19,7 @@ use evenkeel_detect::Baseline;
 use evenkeel_stress::run_suite;
 use serde_json::json;
 
+use crate::anchoring::Anchoring;
 use crate::audit::AuditEndpoint;
 use crate::clock;
 use crate::config::{Config, Environment};
@@ -110,6 +111,7 @@ pub struct Orchestrator {
     started: Timestamp,
     /// When the last cycle ended: what was found before it is looked at again before anything is done about it.
     last_cycle_end: Option<Instant>,
+    anchoring: Anchoring,
     _audit: Option<AuditEndpoint>,
     _lock: DataDirLock,
 }
@@ -491,6 +493,7 @@ impl Orchestrator {
             watch.stop().await;
         }
         self.healing.world().end().await;
+        self.anchoring.end().await;
         self.summary.interrupted = self.stop.is_requested();
         self.summary
     }

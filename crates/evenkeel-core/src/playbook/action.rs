@@ -286,6 +286,16 @@ impl Action {
         }
     }
 
+    /// Whether it only looks: nothing of the target is another after it.
+    pub fn only_looks(&self) -> bool {
+        match self {
+            Self::QueryLogs(_) | Self::WaitReady(_) => true,
+            Self::HttpRequest(a) => is_safe_method(&a.method),
+            Self::Sql(a) => is_select(&a.statement),
+            _ => false,
+        }
+    }
+
     /// Whether it may be run again when nobody knows if it ran, unless its step says otherwise.
     pub fn is_idempotent(&self) -> bool {
         match self {

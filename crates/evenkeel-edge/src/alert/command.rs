@@ -8,22 +8,11 @@ use futures_util::future::BoxFuture;
 use tokio::process::Command;
 
 use super::{Alert, AlertChannel, AlertError};
-use crate::outside::{CaptureError, capture};
+use crate::outside::{CaptureError, ENV_KEPT, capture};
 use crate::plain::one_line;
 
 /// How much of its outputs is kept.
 const OUTPUT_BYTES_MAX: usize = 8 * 1024;
-/// What it gets of Evenkeel's environment; secrets are not in it.
-const ENV_KEPT: [&str; 8] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "LANG",
-    "TZ",
-    "SystemRoot",
-    "TMPDIR",
-];
 
 /// Runs a program for each alert.
 #[derive(Debug)]

@@ -10,7 +10,9 @@ mod advisor_amp;
 mod advisor_http;
 mod advisor_mcp;
 mod alerts;
+mod anchors;
 mod guidance_store;
+mod ledger_keys;
 mod probes;
 #[cfg(target_os = "linux")]
 mod supervise;
@@ -18,3 +20,4 @@ mod supervise;
 mod supervise_attach;
 #[cfg(target_os = "linux")]
 mod supervise_world;
+mod witness_http;

@@ -31,12 +31,15 @@ pub(super) struct Join<'a> {
     /// Checkpoints from elsewhere, by size.
     outside: &'a [Mark],
     tree: Frontier,
+    /// The tree over the hashes that the entries had when they were written, once they differ from what is stored.
+    written: Option<Frontier>,
     /// Whether every entry so far has its place, so that sizes mean something.
     regular: bool,
     first_bad: Option<u64>,
     /// Largest size at which a checkpoint of the file fits.
     good: u64,
-    /// Largest size at which one from elsewhere fits: whoever has the key made the others fit.
+    /// Largest size at which one from elsewhere fits, or one that a witness cosigned: whoever has the key made the
+    /// others fit.
     good_outside: u64,
     /// Whether a checkpoint of the file did not fit; those after it cannot either.
     differs: bool,
@@ -58,6 +61,7 @@ impl<'a> Join<'a> {
             conn,
             outside,
             tree: Frontier::new(),
+            written: None,
             regular: true,
             first_bad: None,
             good: 0,
@@ -80,7 +84,7 @@ impl<'a> Join<'a> {
     /// Takes the next piece. Returns the error that its reading ended with.
     pub(super) fn take(
         &mut self,
-        chunk: Chunk,
+        mut chunk: Chunk,
         report: &mut Report,
         findings: &mut Findings,
     ) -> rusqlite::Result<()> {
@@ -92,17 +96,17 @@ impl<'a> Join<'a> {
         }
         report.payloads_dropped += chunk.dropped;
         let listed = chunk.damage.len() as u64;
-        for damage in chunk.damage {
+        for damage in std::mem::take(&mut chunk.damage) {
             findings.add(damage);
         }
         findings.count_only(chunk.damage_count - listed);
         self.first_bad = self.first_bad.or(chunk.first_bad);
-        self.own.extend(chunk.own);
-        for (record, (entries, bytes)) in chunk.recorded {
+        self.own.append(&mut chunk.own);
+        for (record, (entries, bytes)) in std::mem::take(&mut chunk.recorded) {
             let sum = self.recorded.entry(record).or_default();
             *sum = (sum.0 + entries, sum.1.saturating_add(bytes));
         }
-        for gone in chunk.unrecorded {
+        for gone in std::mem::take(&mut chunk.unrecorded) {
             if self.unrecorded.len() < UNRECORDED_MAX {
                 self.unrecorded.push(gone);
             } else {
@@ -123,7 +127,10 @@ impl<'a> Join<'a> {
             return chunk.error.map_or(Ok(()), Err);
         }
         let marks = self.marks(&chunk.checkpoints);
-        let fitting = self.grow(&chunk.leaves, &chunk.tiles, &marks, findings)?;
+        if chunk.written.is_some() && self.written.is_none() {
+            self.written = Some(self.tree.clone());
+        }
+        let fitting = self.grow(&chunk, &marks, findings)?;
         for cosigned in chunk.cosigned {
             if fitting.contains(&cosigned.tree_size) {
                 self.cosigned.insert(cosigned.by.clone(), cosigned);
@@ -155,15 +162,14 @@ impl<'a> Join<'a> {
     /// Grows the tree by a piece: by whole tiles where no checkpoint is in between. Returns the sizes that fit.
     fn grow(
         &mut self,
-        leaves: &[Hash],
-        tiles: &[Hash],
+        chunk: &Chunk,
         marks: &[Mark],
         findings: &mut Findings,
     ) -> rusqlite::Result<Vec<u64>> {
         let mut marks = marks.iter().peekable();
         let mut fitting = Vec::new();
         let width = usize::try_from(WIDTH).expect("256");
-        for (at, tile) in leaves.chunks(width).enumerate() {
+        for (at, tile) in chunk.leaves.chunks(width).enumerate() {
             let end = self.tree.len() + tile.len() as u64;
             let marked = marks.peek().is_some_and(|mark| mark.size <= end);
             let mut complete: Vec<Node> = Vec::new();
@@ -171,16 +177,24 @@ impl<'a> Join<'a> {
                 // Level 1 was compared where it was made.
                 complete.extend(Node::of(height, position, hash).filter(|node| node.level > 1));
             };
-            match tiles.get(at) {
-                Some(root) if !marked => self.tree.push_subtree(WIDTH_BITS, *root, &mut note),
+            match chunk.tiles.get(at) {
+                Some(root) if !marked && self.written.is_none() => {
+                    self.tree.push_subtree(WIDTH_BITS, *root, &mut note);
+                }
                 _ => {
-                    for leaf in tile {
+                    let written = chunk.written.as_ref().unwrap_or(&chunk.leaves);
+                    for (leaf, written) in tile.iter().zip(&written[at * width..]) {
                         self.tree.push_subtree(0, *leaf, &mut note);
+                        self.written.iter_mut().for_each(|tree| tree.push(*written));
                         while let Some(mark) = marks.next_if(|mark| mark.size == self.tree.len()) {
                             match (mark.root == self.tree.root(), mark.outside) {
                                 (true, None) => {
                                     self.good = mark.size;
                                     fitting.push(mark.size);
+                                    let mut cosigned = chunk.cosigned.iter();
+                                    if cosigned.any(|by| by.tree_size == mark.size) {
+                                        self.good_outside = mark.size;
+                                    }
                                 }
                                 (true, Some(outside)) => {
                                     self.good_outside = mark.size;
@@ -202,6 +216,11 @@ impl<'a> Join<'a> {
     /// A root that differs is told unless it follows from what was told before.
     fn mismatch(&mut self, mark: &Mark, findings: &mut Findings) {
         let (by, good) = if mark.outside.is_some() {
+            // The damage that was told is all there is: without it the entries are those that were signed.
+            let mut written = self.written.iter();
+            if written.any(|written| written.root() == mark.root) {
+                return;
+            }
             ("the checkpoint from elsewhere", self.good_outside)
         } else {
             let explained = self.first_bad.is_some_and(|bad| bad <= mark.size);

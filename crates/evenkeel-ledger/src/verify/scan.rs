@@ -66,6 +66,8 @@ pub(super) struct Chunk {
     pub(super) last: Option<u64>,
     /// Recomputed hashes of the entries with a possible sequence.
     pub(super) leaves: Vec<Hash>,
+    /// If any entry is damaged: the hashes that all had when they were written, as far as the rows tell.
+    pub(super) written: Option<Vec<Hash>>,
     /// Whether these are the entries after `start`, without a hole.
     pub(super) regular: bool,
     /// Roots of each complete 256 of them, if regular.
@@ -291,8 +293,16 @@ fn rows(
         chunk.entries += 1;
         chunk.first.get_or_insert(sequence);
         chunk.last = Some(sequence);
+        if checked.damage.is_some() && chunk.written.is_none() {
+            chunk.written = Some(chunk.leaves.clone());
+        }
         if checked.sequence >= 1 {
             chunk.leaves.push(checked.hash);
+            chunk
+                .written
+                .as_mut()
+                .into_iter()
+                .for_each(|written| written.push(checked.written));
         }
         if let ValueRef::Text(action) = row.get_ref(3)?
             && own::is_own(action)

@@ -18,3 +18,4 @@ mod tlog_notes;
 mod tlog_trees;
 mod upgrade;
 mod whole;
+mod witness;

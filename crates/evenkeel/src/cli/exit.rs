@@ -85,6 +85,17 @@ impl From<LedgerError> for Failure {
     }
 }
 
+impl From<evenkeel_ledger::export::ExportError> for Failure {
+    fn from(e: evenkeel_ledger::export::ExportError) -> Self {
+        use evenkeel_ledger::export::ExportError;
+        match e {
+            ExportError::Ledger(e) => e.into(),
+            ExportError::Damaged(_) => Self::ledger_damaged(e.to_string()),
+            _ => Self::target(e.to_string()),
+        }
+    }
+}
+
 impl From<crate::config::ConfigError> for Failure {
     fn from(e: crate::config::ConfigError) -> Self {
         Self::usage(e.to_string())

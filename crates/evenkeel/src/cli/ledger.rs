@@ -1,131 +1,129 @@
-//! `evenkeel ledger verify|tail`.
+//! `evenkeel ledger ...`: the log that nobody can quietly edit, for people and for those who do not trust us.
 
-use std::path::Path;
-use std::time::Duration;
+mod against;
+mod export;
+mod key;
+mod prove;
+mod tail;
+mod verify;
 
-use evenkeel_ledger::{Query, Reader, Report};
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use std::path::PathBuf;
 
-use super::table::print;
+use clap::Subcommand;
+use evenkeel_ledger::Reader;
+use evenkeel_ledger::tlog::VerifierKey;
+
 use super::{Exit, Failure, Global};
+use crate::config::{Environment, Profile};
 use crate::layout::Layout;
-use crate::ui::Style;
+
+pub(crate) use verify::describe;
+
+/// `evenkeel ledger`.
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Re-hash every entry; check chain, tree, checkpoints, keys and schema; say who stands for how much
+    Verify(verify::VerifyArgs),
+    /// The newest entries
+    Tail {
+        /// How many
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        lines: u32,
+        /// Go on as entries are written
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// The newest signed checkpoint, with its cosignatures: copy it to another machine
+    Checkpoint {
+        /// That of exactly this many entries
+        #[arg(long, value_name = "ENTRIES")]
+        size: Option<u64>,
+        /// Another ledger file, such as a copy
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Prove that an entry is in the log: a bundle that checks offline
+    Prove(prove::ProveArgs),
+    /// Check a bundle that `prove` wrote; needs no ledger
+    CheckProof(prove::CheckProofArgs),
+    /// Prove that the log has only grown since a checkpoint
+    Consistency {
+        /// The old checkpoint: a file or an address, as for `verify --against`
+        #[arg(value_name = "FILE|URL")]
+        old: String,
+        /// Another ledger file, such as a copy
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Write the log out, for others to verify
+    Export(export::ExportArgs),
+    /// The key that signs checkpoints
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Drop old payloads and keep their hashes; Evenkeel must not be running
+    DropPayloads(key::DropArgs),
+}
+
+/// Runs one of them.
+pub(super) fn ledger(global: &Global, command: LedgerCommand) -> Result<Exit, Failure> {
+    match command {
+        LedgerCommand::Verify(args) => verify::verify(global, &args),
+        LedgerCommand::Tail { lines, follow } => tail::tail(global, lines, follow),
+        LedgerCommand::Checkpoint { size, file } => {
+            prove::checkpoint(global, size, file.as_deref())
+        }
+        LedgerCommand::Prove(args) => prove::prove(global, &args),
+        LedgerCommand::CheckProof(args) => prove::check_proof(global, &args),
+        LedgerCommand::Consistency { old, file } => {
+            prove::consistency(global, &old, file.as_deref())
+        }
+        LedgerCommand::Export(args) => export::export(global, &args),
+        LedgerCommand::Key(command) => key::key(global, &command),
+        LedgerCommand::DropPayloads(args) => key::drop_payloads(global, &args),
+    }
+}
+
+/// The ledger's file: the one named, or the data directory's.
+fn file_of(global: &Global, named: Option<&std::path::Path>) -> Result<PathBuf, Failure> {
+    let path = match named {
+        Some(file) => file.to_path_buf(),
+        None => Layout::existing(&global.data_dir, Profile::Service).ledger(),
+    };
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(Failure::target(match named {
+        Some(file) => format!("there is no ledger at {}", file.display()),
+        None => format!(
+            "there is no ledger in {}: nothing has run there yet (name another with --data-dir)",
+            global.data_dir.display()
+        ),
+    }))
+}
 
 /// Opens the ledger of the data directory for reading.
 pub(super) fn reader(global: &Global) -> Result<(Layout, Reader), Failure> {
-    let layout = Layout::existing(&global.data_dir, crate::config::Profile::Service);
-    let path = layout.ledger();
-    if !path.exists() {
-        return Err(Failure::target(format!(
-            "there is no ledger in {}: nothing has run there yet (name another with --data-dir)",
-            layout.root().display()
-        )));
-    }
-    let reader = Reader::open(&path)?;
-    Ok((layout, reader))
+    let path = file_of(global, None)?;
+    let layout = Layout::existing(&global.data_dir, Profile::Service);
+    Ok((layout, Reader::open(&path)?))
 }
 
-pub(super) fn verify(global: &Global, file: Option<&Path>) -> Result<Exit, Failure> {
-    let path = match file {
-        Some(file) => file.to_path_buf(),
-        None => Layout::existing(&global.data_dir, crate::config::Profile::Service).ledger(),
-    };
-    let bar = matches!(Style::detect(global.json), Style::Terminal { .. }).then(|| {
-        let bar = ProgressBar::new(0);
-        if let Ok(style) =
-            ProgressStyle::with_template("verifying {wide_bar} {pos}/{len} entries {eta}")
-        {
-            bar.set_style(style);
-        }
-        bar
-    });
-    let report = evenkeel_ledger::verify(&path, |done, total| {
-        if let Some(bar) = &bar {
-            bar.set_length(total);
-            bar.set_position(done);
-        }
-    });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    let report = report?;
-    if global.json {
-        print(&json!({"file": path.display().to_string(), "sound": report.is_sound(), "report": report}).to_string());
-    } else {
-        print(&describe(&path, &report));
-    }
-    Ok(if report.is_sound() {
-        Exit::Healthy
-    } else {
-        Exit::LedgerDamaged
-    })
+/// The witnesses of the configuration, where there is one that can be read. A ledger is also verified without.
+pub(super) fn configured_witnesses(global: &Global) -> Vec<VerifierKey> {
+    let dir = global.config.parent().map(std::path::Path::to_path_buf);
+    let environment = Environment::read(&dir.unwrap_or_default());
+    crate::config::load(&global.config, &environment)
+        .map(|config| config.ledger.witness.keys())
+        .unwrap_or_default()
 }
 
-/// The report for a person, with what it leaves open.
-pub(crate) fn describe(path: &Path, report: &Report) -> String {
-    if report.is_sound() {
-        return format!(
-            "Ledger verifies: {} entries, head {}\n  \
-             Not protected against this host's administrator: no checkpoint is kept elsewhere, so a cut tail or a \
-             whole rewrite would not be noticed.",
-            report.entries,
-            short(&report.head.to_string()),
-        );
-    }
-    let mut text = format!(
-        "Ledger DOES NOT VERIFY: {} ({} damaged, first bad sequence: {})",
-        path.display(),
-        report.damage_count,
-        report
-            .first_bad_sequence()
-            .map_or_else(|| "none, the schema is".to_owned(), |s| s.to_string()),
-    );
-    for damage in report.damage.iter().take(20) {
-        text.push_str("\n  ");
-        text.push_str(&damage.to_string());
-    }
-    text
-}
-
-fn short(hash: &str) -> &str {
-    hash.get(..16).unwrap_or(hash)
-}
-
-pub(super) fn tail(global: &Global, lines: u32, follow: bool) -> Result<Exit, Failure> {
-    let (_, reader) = reader(global)?;
-    let mut last = 0;
-    for entry in reader.tail(lines)? {
-        last = entry.sequence;
-        show(global, &entry);
-    }
-    if !follow {
-        return Ok(Exit::Healthy);
-    }
-    loop {
-        std::thread::sleep(Duration::from_millis(250));
-        for entry in reader.query(&Query::new().after(last).limit(1000))? {
-            last = entry.sequence;
-            show(global, &entry);
-        }
-    }
-}
-
-fn show(global: &Global, entry: &evenkeel_ledger::Entry) {
-    if global.json {
-        let mut value = serde_json::to_value(entry).unwrap_or(Value::Null);
-        // For programs the payload is JSON, not JSON inside a text.
-        value["payload"] = entry.payload_json().unwrap_or(Value::Null);
-        print(&value.to_string());
-    } else {
-        print(&format!(
-            "{:>6} {} {:<24} {:<10} {:<12} {}",
-            entry.sequence,
-            entry.timestamp,
-            entry.action,
-            entry.result,
-            entry.subsystem,
-            entry.resource
-        ));
-    }
+/// Keys from the command line.
+fn keys(texts: &[String]) -> Result<Vec<VerifierKey>, Failure> {
+    texts
+        .iter()
+        .map(|text| {
+            text.parse()
+                .map_err(|e| Failure::usage(format!("`{text}` is no public key: {e}")))
+        })
+        .collect()
 }

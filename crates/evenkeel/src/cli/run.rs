@@ -70,9 +70,11 @@ impl From<WorkflowError> for Failure {
             WorkflowError::Boot(BootError::Ledger(e))
             | WorkflowError::Ledger(e)
             | WorkflowError::Healing(crate::healing::HealingError::Ledger(e)) => e.into(),
-            WorkflowError::Boot(BootError::LedgerDamaged { .. } | BootError::Replay(_)) => {
-                Self::ledger_damaged(message)
-            }
+            WorkflowError::Boot(
+                BootError::LedgerDamaged { .. }
+                | BootError::LedgerSuspect(_)
+                | BootError::Replay(_),
+            ) => Self::ledger_damaged(message),
             WorkflowError::Boot(_) => Self::target(message),
             WorkflowError::Healing(_) => Self::internal(message),
         }

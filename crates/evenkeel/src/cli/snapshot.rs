@@ -108,6 +108,12 @@ fn restore(global: &Global, id: &str, config_only: bool) -> Result<Exit, Failure
     let secrets = secrets::collect(&config, &environment, &playbooks);
     start_log(global, &layout, secrets.values().cloned())?;
     let redactor = Redactor::new(secrets.into_values());
+    let options = evenkeel_ledger::Options {
+        signer: runtime()?
+            .block_on(crate::signing::signer(&config, &environment, &layout))
+            .map_err(Failure::target)?,
+        ..evenkeel_ledger::Options::default()
+    };
     let snapshots = Snapshots::new(
         layout.storage(),
         redactor.clone(),
@@ -117,7 +123,7 @@ fn restore(global: &Global, id: &str, config_only: bool) -> Result<Exit, Failure
         .verify(id)
         .map_err(|e| Failure::target(e.to_string()))?;
     let journal = Journal::new(
-        evenkeel_ledger::Ledger::open(layout.ledger())?,
+        evenkeel_ledger::Ledger::open_with(layout.ledger(), &options)?,
         Arc::new(redactor),
     );
     let target = config.resolved.clone();

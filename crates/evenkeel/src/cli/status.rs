@@ -1,9 +1,11 @@
 //! `evenkeel status` and `evenkeel baseline show`.
 
 use evenkeel_core::healer::Healer;
+use evenkeel_ledger::tlog::Checkpoint;
+use evenkeel_ledger::{CosignedBy, Reader};
 use serde_json::{Value, json};
 
-use super::ledger::reader;
+use super::ledger::{configured_witnesses, reader};
 use super::table::print;
 use super::{Exit, Failure, Global};
 use crate::layout::Layout;
@@ -46,6 +48,10 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
         .unwrap_or(Value::Null);
     let active = running && seen["watchdog"] == "ACTIVE";
     let head = reader.head()?;
+    let signed = reader
+        .checkpoint()?
+        .and_then(|note| Checkpoint::parse(note.text()).ok());
+    let cosigned = cosigned(global, &reader)?;
     if global.json {
         let value = json!({
             "watchdog": if active { "ACTIVE" } else { "STOPPED" },
@@ -58,7 +64,11 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
             "healing_attempts": healer.healing_attempts,
             "open_cycle": healer.open.as_ref().map(open_json),
             "last_cycles": healer.last,
-            "ledger": {"entries": head.sequence, "head": head.hash.to_string(), "anchored": Value::Null},
+            "ledger": {
+                "entries": head.sequence, "head": head.hash.to_string(),
+                "origin": signed.as_ref().map(|c| &c.origin), "signed": signed.as_ref().map(|c| c.size),
+                "anchored": cosigned,
+            },
         });
         print(&value.to_string());
     } else {
@@ -68,10 +78,40 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
             &seen,
             &baseline,
             &healer,
-            head.sequence,
+            &ledger_line(head.sequence, signed.as_ref(), &cosigned),
         ));
     }
     Ok(Exit::Healthy)
+}
+
+/// Who of the configured witnesses cosigned how much; of all who did where there is no configuration.
+fn cosigned(global: &Global, reader: &Reader) -> Result<Vec<CosignedBy>, Failure> {
+    let known = configured_witnesses(global);
+    let mut all = reader.cosigners()?;
+    if !known.is_empty() {
+        all.retain(|c| known.iter().any(|key| key.name() == c.name));
+    }
+    Ok(all)
+}
+
+/// The ledger in one line, with what is left open.
+fn ledger_line(entries: u64, signed: Option<&Checkpoint>, cosigned: &[CosignedBy]) -> String {
+    let signed = match signed {
+        None => "not signed".to_owned(),
+        Some(c) if c.size == entries => "all signed".to_owned(),
+        Some(c) => format!("{} signed", c.size),
+    };
+    let by: Vec<String> = cosigned
+        .iter()
+        .map(|c| format!("{} up to entry {} at {}", c.name, c.tree_size, c.received))
+        .collect();
+    let open = if by.is_empty() {
+        "not protected against this host's administrator (no checkpoint is kept elsewhere)"
+            .to_owned()
+    } else {
+        format!("cosigned by {}", by.join(", "))
+    };
+    format!("Ledger: {entries} entries, {signed}; {open}")
 }
 
 fn open_json(cycle: &evenkeel_core::Cycle) -> Value {
@@ -87,7 +127,7 @@ fn text(
     seen: &Value,
     baseline: &Value,
     healer: &Healer,
-    entries: u64,
+    ledger: &str,
 ) -> String {
     let mut out = vec![format!(
         "Watchdog: {}",
@@ -150,9 +190,7 @@ fn text(
     for (key, past) in healer.last.iter().filter(|(_, p)| !p.outcome.healed()) {
         out.push(format!("Waits for a person: {key} ({})", past.workflow_id));
     }
-    out.push(format!(
-        "Ledger: {entries} entries; not protected against this host's administrator (no checkpoint is kept elsewhere)"
-    ));
+    out.push(ledger.to_owned());
     out.join("\n")
 }
 

@@ -196,7 +196,9 @@ fn check(c: &Config) -> Result<(), Mistake> {
             format!("{listen} is not a loopback address"),
         ));
     }
-    Ok(())
+    c.ledger
+        .check()
+        .map_err(|(path, message)| (at(path), message))
 }
 
 /// Where a key stands in the text: the deepest part of `path` that exists.

@@ -9,7 +9,7 @@ use evenkeel_core::event::{Event, SnapshotRef};
 use evenkeel_core::playbook::action::SignalName;
 use evenkeel_core::playbook::plan::ChosenBy;
 use evenkeel_core::playbook::select::select;
-use evenkeel_core::playbook::{Plan, Playbook, RollbackOutcome, StepOutcome};
+use evenkeel_core::playbook::{Plan, Playbook, Prepared, RollbackOutcome, StepOutcome};
 use evenkeel_core::{Anomaly, Cycle, Effect, Phase};
 use evenkeel_edge::action::{
     BoxFuture, Cancel, ControlError, LogErrors, LogQuery, MeshControl, Preparation, ServiceControl,
@@ -18,7 +18,7 @@ use evenkeel_edge::collect::{log_follow, log_pattern};
 use evenkeel_edge::process::{ServiceEvent, Supervisor};
 use evenkeel_edge::snapshot::{self as edge_snapshot, SnapshotKind, SnapshotRequest};
 use evenkeel_stress::mesh::ResponderHandle;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
@@ -232,6 +232,14 @@ impl World {
             });
         match prepared {
             Some(prepared) => {
+                if let Err(why) = self.anchored(cycle, step, prepared).await {
+                    return StepOutcome {
+                        ok: false,
+                        message: why,
+                        findings: Value::Null,
+                        duration_ms: 0,
+                    };
+                }
                 let cancel = Cancel::never();
                 self.executor
                     .run(prepared, Duration::from_millis(timeout_ms), &cancel)
@@ -244,6 +252,40 @@ impl World {
                 duration_ms: 0,
             },
         }
+    }
+
+    /// Before a step that changes something, what was written so far has to be seen elsewhere (SAFETY 21), as the
+    /// configuration has it. A gap that is acted on is recorded before the act.
+    async fn anchored(
+        &self,
+        cycle: &Cycle,
+        step: usize,
+        prepared: &Prepared,
+    ) -> Result<(), String> {
+        if prepared.action.only_looks() {
+            return Ok(());
+        }
+        let size = self.journal.ledger().head().sequence;
+        let gap = self.gate.before_change(size).await.map_err(|e| {
+            let why = e.to_string();
+            self.ui.warn(&why);
+            why
+        })?;
+        let Some(gap) = gap else { return Ok(()) };
+        self.ui.warn(format!("acting without a witness: {gap}"));
+        let payload = json!({"workflow_id": cycle.workflow_id, "step": step, "gap": gap});
+        self.journal
+            .note(
+                "evenkeel",
+                "evenkeel",
+                "act_without_witness",
+                &cycle.workflow_id,
+                &payload,
+                "noted",
+            )
+            .await
+            .map(drop)
+            .map_err(|e| e.to_string())
     }
 
     async fn roll_back(&self, cycle: &Cycle) -> RollbackOutcome {

@@ -24,6 +24,7 @@ use serde_json::{Map, Value};
 
 use super::perform::{Logs, Mesh, Services};
 use crate::access::Access;
+use crate::anchoring::Gate;
 use crate::clock;
 use crate::config::{Config, Environment};
 use crate::journal::Journal;
@@ -61,14 +62,19 @@ pub struct World {
     pub(super) alerts: Vec<Arc<dyn AlertChannel>>,
     pub(super) guidance: GuidanceStore,
     pub(super) redactor: Arc<Redactor>,
-    journal: Journal,
+    pub(super) journal: Journal,
+    pub(super) gate: Gate,
     mesh: Arc<Mesh>,
     unused_advisors: Vec<String>,
 }
 
 impl World {
     /// Puts the adapters together. Nothing is started yet.
-    pub fn new(
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything that a cycle works with"
+    )]
+    pub(crate) fn new(
         config: &Config,
         environment: &Environment,
         playbooks: Vec<Known>,
@@ -76,6 +82,7 @@ impl World {
         ui: &Ui,
         redactor: Arc<Redactor>,
         journal: &Journal,
+        gate: Gate,
     ) -> Result<Self, String> {
         let prober = Prober::new();
         let supervisor = Supervisor::new(SuperviseOptions {
@@ -139,6 +146,7 @@ impl World {
             layout: layout.clone(),
             ui: ui.clone(),
             journal: journal.clone(),
+            gate,
             playbooks,
             supervisor,
             prober,
@@ -461,7 +469,7 @@ impl Advisor for Named {
     }
 }
 
-fn alert_channels(
+pub(crate) fn alert_channels(
     config: &Config,
     layout: &Layout,
     redactor: &Redactor,

@@ -5,16 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::redact::Redactor;
-use evenkeel_ledger::Ledger;
+use evenkeel_edge::advisor::Secret;
+use evenkeel_edge::anchor::{Anchor, FileAnchor, PostAnchor};
+use evenkeel_edge::witness::WitnessClient;
+use evenkeel_ledger::tlog::Signer;
+use evenkeel_ledger::{Ledger, VerifyOptions};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
 use super::{Options, Orchestrator, Summary};
+use crate::alarm::Alarm;
+use crate::anchoring::{Anchoring, Elsewhere, Parts, look_elsewhere};
 use crate::audit;
-use crate::config::Config;
+use crate::config::{Config, Environment};
 use crate::healing::{Healing, World};
 use crate::journal::Journal;
 use crate::layout::{Layout, LayoutError};
+use crate::signing;
 use crate::state::{self, ReplayFailure};
 use crate::ui::{Mark, Say, Ui};
 
@@ -24,6 +31,12 @@ const FREE_SPACE_MIN: u64 = 64 * 1024 * 1024;
 const READY_TRIES: (u32, Duration) = (50, Duration::from_millis(200));
 /// Stages of the gate.
 const STAGES: usize = 7;
+/// What a person does about a ledger that cannot be trusted.
+const LEDGER_STEPS: [&str; 3] = [
+    "keep the ledger and its -wal as evidence: copy them away before anything else",
+    "evenkeel ledger verify --against WITNESS",
+    "find out who changed it; then start with another --data-dir",
+];
 
 /// Why the boot gate did not pass. The message names the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +69,9 @@ pub enum BootError {
         /// The first damage.
         damage: String,
     },
+    /// The ledger is not what others have seen of it.
+    #[error("{0}")]
+    LedgerSuspect(String),
     /// The ledger's records do not fit together.
     #[error(transparent)]
     Replay(#[from] ReplayFailure),
@@ -126,7 +142,6 @@ impl Orchestrator {
         let free = gate.pass(2, enough_space(layout.root()))?;
         gate.say(2, Mark::Ok, format!("{}{free}", layout.root().display()));
 
-        let (ledger, healer, entries) = gate.pass(3, open_ledger(&layout))?;
         let token_file = audit_token_file(&config, &layout);
         let mut secrets: Vec<String> = crate::secrets::collect(&config, &environment, &playbooks)
             .into_values()
@@ -138,13 +153,30 @@ impl Orchestrator {
             )?);
         }
         let redactor = Arc::new(Redactor::new(secrets));
+        let alarm = Alarm::new(&config, &layout, &redactor, &ui);
+        let alarm = gate.pass(3, alarm.map_err(BootError::Target))?;
+        let outside = Outside::new(&config, &environment, &layout).await;
+        let outside = gate.pass(3, outside)?;
+        let opened = open_ledger(&layout, &config, &outside, &alarm).await;
+        let (ledger, healer, about) = gate.pass(3, opened)?;
         let journal = Journal::new(ledger, Arc::clone(&redactor));
         let mut endpoint = None;
         if let Some(addr) = config.audit.listen {
             let listening = audit::listen(addr, &token_file, journal.clone()).await;
             endpoint = Some(gate.pass(3, listening.map_err(|e| BootError::Target(e.to_string())))?);
         }
-        gate.say(3, Mark::Ok, format!("{entries} entries verify"));
+        let (mark, text) = about;
+        gate.say(3, mark, text);
+        let anchoring = Anchoring::begin(
+            &config.ledger,
+            Parts {
+                journal: journal.clone(),
+                alarm,
+                ui: ui.clone(),
+                witnesses: outside.witnesses,
+                anchors: outside.anchors,
+            },
+        );
 
         let world = World::new(
             &config,
@@ -154,6 +186,7 @@ impl Orchestrator {
             &ui,
             redactor,
             &journal,
+            anchoring.gate(),
         );
         let mut world = gate.pass(4, world.map_err(BootError::Target))?;
         let finished = world.finish_restore().await.map_err(BootError::Target);
@@ -226,6 +259,7 @@ impl Orchestrator {
             summary: Summary::default(),
             started,
             last_cycle_end: None,
+            anchoring,
             _audit: endpoint,
             _lock: lock,
         })
@@ -241,17 +275,135 @@ pub(crate) fn audit_token_file(config: &Config, layout: &Layout) -> PathBuf {
         .map_or_else(|| layout.audit_token(), |f| config.base.join(f))
 }
 
-fn open_ledger(layout: &Layout) -> Result<(Ledger, evenkeel_core::healer::Healer, u64), BootError> {
-    let ledger = Ledger::open(layout.ledger())?;
-    let report = evenkeel_ledger::verify(layout.ledger(), |_, _| {})?;
+/// The key of the ledger, and those elsewhere.
+struct Outside {
+    signer: Option<Arc<Signer>>,
+    witnesses: Vec<WitnessClient>,
+    anchors: Vec<Anchor>,
+}
+
+impl Outside {
+    async fn new(
+        config: &Config,
+        environment: &Environment,
+        layout: &Layout,
+    ) -> Result<Self, BootError> {
+        let ledger = &config.ledger;
+        let timeout = Duration::from_millis(ledger.witness.timeout_ms);
+        let signer = signing::signer(config, environment, layout)
+            .await
+            .map_err(BootError::Target)?;
+        let witnesses = ledger
+            .witness
+            .servers
+            .iter()
+            .zip(ledger.witness.keys())
+            .map(|(server, key)| {
+                WitnessClient::new(&server.url, key, timeout)
+                    .map_err(|e| BootError::Target(format!("the witness {}: {e}", server.url)))
+            })
+            .collect::<Result<_, _>>()?;
+        let anchors = ledger
+            .anchors
+            .iter()
+            .filter_map(|anchor| match (&anchor.file, &anchor.url) {
+                (Some(file), _) => Some(Ok(Anchor::File(FileAnchor::new(config.base.join(file))))),
+                (None, Some(url)) => {
+                    let token = anchor
+                        .token_env
+                        .as_deref()
+                        .and_then(|name| environment.get(name));
+                    Some(
+                        PostAnchor::new(
+                            &Secret::new(url.as_str()),
+                            token.map(Secret::new),
+                            timeout,
+                        )
+                        .map(Anchor::Post)
+                        .map_err(|e| BootError::Target(format!("[[ledger.anchors]]: {e}"))),
+                    )
+                }
+                (None, None) => None,
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            signer,
+            witnesses,
+            anchors,
+        })
+    }
+}
+
+/// What others have seen comes first: a ledger that they contradict is neither opened nor signed.
+async fn open_ledger(
+    layout: &Layout,
+    config: &Config,
+    outside: &Outside,
+    alarm: &Alarm,
+) -> Result<(Ledger, evenkeel_core::healer::Healer, (Mark, String)), BootError> {
+    let path = layout.ledger();
+    let mut elsewhere = Elsewhere::default();
+    if let Some(signer) = &outside.signer {
+        let seen = look_elsewhere(
+            &path,
+            signer.verifier(),
+            &outside.witnesses,
+            &outside.anchors,
+        )
+        .await;
+        match seen {
+            Ok(found) => elsewhere = found,
+            Err(suspect) => {
+                let why = suspect.to_string();
+                alarm
+                    .about_ledger("ledger_behind_witness", &why, &LEDGER_STEPS)
+                    .await;
+                return Err(BootError::LedgerSuspect(why));
+            }
+        }
+    }
+    let options = evenkeel_ledger::Options {
+        signer: outside.signer.clone(),
+        ..evenkeel_ledger::Options::default()
+    };
+    let ledger = Ledger::open_with(&path, &options)?;
+    let against = VerifyOptions {
+        against: elsewhere.checkpoints.clone(),
+        witnesses: config.ledger.witness.keys(),
+        ..VerifyOptions::default()
+    };
+    let report = evenkeel_ledger::verify_with(&path, &against, |_, _| {})?;
     if let Some(damage) = report.damage.first() {
-        return Err(BootError::LedgerDamaged {
-            file: layout.ledger(),
-            damage: damage.to_string(),
-        });
+        let damage = damage.to_string();
+        let why = format!("the ledger {} does not verify: {damage}", path.display());
+        alarm
+            .about_ledger("ledger_damaged", &why, &LEDGER_STEPS)
+            .await;
+        return Err(BootError::LedgerDamaged { file: path, damage });
     }
     let healer = state::replay(&ledger.reader()?)?;
-    Ok((ledger, healer, report.entries))
+    let about = match (
+        elsewhere.unreachable.as_slice(),
+        elsewhere.checkpoints.len(),
+    ) {
+        ([], 0) => (Mark::Ok, format!("{} entries verify", report.entries)),
+        ([], n) => (
+            Mark::Ok,
+            format!(
+                "{} entries verify, also against {n} checkpoints from elsewhere",
+                report.entries
+            ),
+        ),
+        (out_of_reach, _) => (
+            Mark::Warn,
+            format!(
+                "{} entries verify; not compared with {}",
+                report.entries,
+                out_of_reach.join("; ")
+            ),
+        ),
+    };
+    Ok((ledger, healer, about))
 }
 
 fn enough_space(dir: &Path) -> Result<String, BootError> {

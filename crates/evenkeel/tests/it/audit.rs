@@ -119,8 +119,7 @@ fn what_is_not_allowed_is_refused_and_leaves_nothing() {
     assert_eq!(send(token, &unknown.to_string()), Some(400));
     assert_eq!(get(g.port, "/v1/audit"), Some(405));
 
-    let by_others =
-        "actor NOT IN ('post_boot_orchestrator', 'anomaly_watchdog', 'stress_tester', 'evenkeel')";
+    let by_others = "actor NOT IN ('post_boot_orchestrator', 'anomaly_watchdog', 'stress_tester', 'evenkeel', 'ledger')";
     assert!(rows(&g.stage.ledger(), by_others).is_empty());
     assert_eq!(send(token, &good), Some(201));
     assert_eq!(rows(&g.stage.ledger(), by_others).len(), 1);

@@ -21,3 +21,4 @@ mod secrets;
 #[cfg(feature = "demo")]
 mod spec_lines;
 mod support;
+mod witness;

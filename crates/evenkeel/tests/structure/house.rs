@@ -19,7 +19,10 @@ const STANDS_ON: [(&str, &[&str]); 9] = [
     ),
     ("evenkeel-core", &[]),
     ("evenkeel-detect", &["evenkeel-core"]),
-    ("evenkeel-edge", &["evenkeel-core", "evenkeel-detect"]),
+    (
+        "evenkeel-edge",
+        &["evenkeel-core", "evenkeel-detect", "evenkeel-ledger"],
+    ),
     ("evenkeel-ledger", &[]),
     ("evenkeel-sim", &["evenkeel-core"]),
     ("evenkeel-stress", &["evenkeel-core"]),

@@ -15,7 +15,7 @@ const PAGE: &str = "docs/src/configuration.md";
 const LEAST: &str = "[target]\nbase_url = \"http://127.0.0.1:8000\"\n";
 
 /// Heading in the reference, and the text before a key of that table; `{}` is where the key goes.
-const TABLES: [(&str, &str); 23] = [
+const TABLES: [(&str, &str); 27] = [
     ("## Top level", "{}\n[target]\nbase_url = 'http://h'"),
     ("## `[target]`", "[target]\n{}"),
     (
@@ -63,6 +63,13 @@ const TABLES: [(&str, &str); 23] = [
     ("## `[alerts]`", "[alerts]\n{}"),
     ("## `[audit]`", "[audit]\n{}"),
     ("## `[snapshots]`", "[snapshots]\n{}"),
+    ("## `[ledger]`", "[ledger]\n{}"),
+    ("## `[ledger.witness]`", "[ledger.witness]\n{}"),
+    (
+        "## `[[ledger.witness.servers]]`",
+        "[[ledger.witness.servers]]\nurl = 'http://h'\nkey = 'k'\n{}",
+    ),
+    ("## `[[ledger.anchors]]`", "[[ledger.anchors]]\n{}"),
 ];
 
 fn read(text: &str) -> Result<String, String> {
@@ -108,6 +115,7 @@ fn with_defaults() -> impl Iterator<Item = (&'static str, &'static str)> {
             "escalation]",
             "amp]",
             "snapshots",
+            "ledger",
         ]
         .iter()
         .any(|part| heading.contains(part))

@@ -1,3 +1,5 @@
+//! Bundles: the form to the letter, and each part spoiled.
+
 use proptest::prelude::*;
 
 use super::super::proof::{LeafNodes, inclusion, leaf_hash, root};

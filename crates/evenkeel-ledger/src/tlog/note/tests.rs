@@ -1,3 +1,5 @@
+//! Notes, names and keys: examples of others, each wrong spelling, and whatever bytes come.
+
 use std::str::FromStr as _;
 
 use proptest::prelude::*;

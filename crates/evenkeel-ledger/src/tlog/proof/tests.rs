@@ -1,3 +1,5 @@
+//! Proofs: against the definition, against each other, and against spoiled ones.
+
 use std::cell::Cell;
 use std::convert::Infallible;
 

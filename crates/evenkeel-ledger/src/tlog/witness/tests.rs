@@ -1,3 +1,5 @@
+//! Requests and decisions: the specification's example, its order of checks, and forks.
+
 use proptest::prelude::*;
 
 use super::super::proof::{LeafNodes, consistency, leaf_hash, root};

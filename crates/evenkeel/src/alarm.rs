@@ -1,0 +1,71 @@
+//! Calling people about Evenkeel itself: its ledger is not what others have seen. Goes over the channels that alerts
+//! of cycles use, and waits for nothing else (SAFETY 20).
+
+use std::sync::Arc;
+
+use evenkeel_core::redact::Redactor;
+use evenkeel_core::{AnomalyType, Severity};
+use evenkeel_edge::alert::{self, Alert, AlertChannel, AlertFacts, Escalation};
+
+use crate::clock;
+use crate::config::Config;
+use crate::layout::Layout;
+use crate::ui::Ui;
+
+/// Calls people.
+#[derive(Clone)]
+pub(crate) struct Alarm {
+    channels: Vec<Arc<dyn AlertChannel>>,
+    redactor: Arc<Redactor>,
+    layout: Layout,
+    ui: Ui,
+}
+
+impl Alarm {
+    /// By the channels of the configuration.
+    pub(crate) fn new(
+        config: &Config,
+        layout: &Layout,
+        redactor: &Arc<Redactor>,
+        ui: &Ui,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            channels: crate::healing::alert_channels(config, layout, redactor)?,
+            redactor: Arc::clone(redactor),
+            layout: layout.clone(),
+            ui: ui.clone(),
+        })
+    }
+
+    /// Says what is wrong with the ledger, and what to do. Ready when every channel has taken it or failed.
+    pub(crate) async fn about_ledger(&self, kind: &str, details: &str, next_steps: &[&str]) {
+        let Ok(anomaly) = AnomalyType::new(kind) else {
+            return;
+        };
+        let facts = AlertFacts {
+            at: clock::now(),
+            anomaly,
+            severity: Severity::Critical,
+            details: details.to_owned(),
+            healing_attempts: 0,
+            escalation: Escalation::NotNeeded,
+            tried: Vec::new(),
+            snapshot: None,
+            ledger: Some(self.layout.ledger()),
+            next_steps: next_steps.iter().map(|&step| step.to_owned()).collect(),
+        };
+        let alert = Alert::new(facts, &self.redactor);
+        let report = alert::send_all(&self.channels, &alert).await;
+        if let Some(text) = &report.to_print {
+            eprintln!("{text}");
+        }
+        let file = report.delivered.iter().find(|d| d.channel == "file");
+        self.ui.warn(format!(
+            "{details}. A person is needed. Alert: {}",
+            file.map_or_else(
+                || "no file could be written".to_owned(),
+                |d| self.layout.shown(std::path::Path::new(&d.to))
+            )
+        ));
+    }
+}
