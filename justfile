@@ -28,8 +28,9 @@ bench-ledger *figures:
 sim:
     cargo test -p evenkeel-sim --release -- --ignored
 
-# Power losses, failing disks and kills for the ledger, at length; a quarter of an hour
+# Attacks, power losses, failing disks and kills for the ledger, at length; a quarter of an hour
 torture seed="1":
+    cargo test --release -p evenkeel-ledger --test attacks -- --ignored
     cargo run --release -p evenkeel-torture -- power-loss --states 100000 --seed {{seed}}
     cargo run --release -p evenkeel-torture -- io-faults --seed {{seed}}
     cargo run --release -p evenkeel-torture -- kill --rounds 10000 --seed {{seed}}

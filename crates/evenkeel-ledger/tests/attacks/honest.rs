@@ -391,6 +391,7 @@ impl Maker {
                 .once_in(3)
                 .then(|| "2026-01-31T12:40:00.000Z".to_owned()),
             bytes_min: DROP_BYTES_MIN + rng.next() % 300,
+            ..DropSelection::default()
         };
         ledger
             .wait(ledger.drop_payloads(selection, "old".to_owned()))

@@ -232,16 +232,16 @@ fn another_root_of_the_same_size_is_evidence() {
     let (log, fork) = (Log::new(20, 20, 0), Log::new(20, 6, 1));
     let keys = [log.signer.verifier().clone()];
     witness.cosigned(&log.request(0, 8), 1);
-    for old in [8, 0, 3] {
-        // Also with a wrong old size.
-        let answer = witness.ask(&fork.request(old, 8), 7);
+    // First with wrong old sizes, which alone would be no sign of anything.
+    for (old, now) in [(0, 7), (3, 8), (8, 9)] {
+        let answer = witness.ask(&fork.request(old, 8), now);
         refused(&answer, 409);
         assert_eq!(parse_size_body(answer.body.as_bytes()), Some(8));
     }
     let witness = witness.reopened();
     let [kept] = witness.store.evidence(ORIGIN).unwrap().try_into().unwrap();
     assert_eq!((kept.kind, kept.seen_unix), (EvidenceKind::OtherRoot, 7));
-    assert_eq!(kept.request, fork.request(8, 8));
+    assert_eq!(kept.request, fork.request(0, 8), "kept once, the first");
     assert!(kept.proves_fork(&keys));
     assert!(!kept.proves_fork(&[signer(ORIGIN, 66).verifier().clone()]));
     let known = kept.known.unwrap();

@@ -113,8 +113,8 @@ fn bounds(file: &str) -> Vec<Bound> {
 fn made() -> String {
     let mut page = String::new();
     for name in crates() {
-        // The simulator runs in tests only.
-        if name == "evenkeel-sim" {
+        // The simulator and the torture run in tests only.
+        if matches!(name.as_str(), "evenkeel-sim" | "evenkeel-torture") {
             continue;
         }
         let _ = write!(
