@@ -5,6 +5,7 @@
 
 mod control;
 mod draft;
+mod guards;
 mod opening;
 
 use std::path::{Path, PathBuf};
