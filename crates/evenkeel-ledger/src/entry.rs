@@ -205,7 +205,7 @@ fn check_payload(payload: &str) -> Result<(), LedgerError> {
         let problem = format!("is nested deeper than {PAYLOAD_DEPTH_MAX} arrays and objects");
         return Err(LedgerError::invalid("payload", problem));
     }
-    if !is_json(payload.as_bytes()) {
+    if !is_json_text(payload) {
         return Err(LedgerError::invalid(
             "payload",
             "is not valid JSON; nothing else is stored",
@@ -230,7 +230,11 @@ fn looks_dropped(payload: &str) -> bool {
 /// Whether these bytes are one JSON text (RFC 8259) in UTF-8.
 pub(crate) fn is_json(bytes: &[u8]) -> bool {
     // The parser skips strings without looking at their UTF-8 when the value is ignored.
-    std::str::from_utf8(bytes).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+    std::str::from_utf8(bytes).is_ok_and(is_json_text)
+}
+
+fn is_json_text(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 /// How many opening brackets there are, in strings too.

@@ -34,10 +34,10 @@ impl Signing {
 
 /// What makes an entry part of the chain.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seal {
-    pub(super) sequence: u64,
-    pub(super) hash: Hash,
-    pub(super) previous: Hash,
+pub(crate) struct Seal {
+    pub(crate) sequence: u64,
+    pub(crate) hash: Hash,
+    pub(crate) previous: Hash,
 }
 
 pub(super) struct Draft<'a> {
