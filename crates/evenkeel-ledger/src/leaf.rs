@@ -38,6 +38,17 @@ const NIBBLE: [u8; 256] = {
     table
 };
 
+/// The two digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0x0f]];
+        byte += 1;
+    }
+    table
+};
+
 /// A SHA-256 hash. In the database and in JSON it is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hash([u8; 32]);
@@ -74,8 +85,7 @@ impl Hash {
     pub(crate) fn to_hex(self) -> HexDigits {
         let mut digits = [0; 64];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 0x0f)];
+            pair.copy_from_slice(&PAIRS[usize::from(byte)]);
         }
         HexDigits(digits)
     }

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use crate::entry::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
 use crate::signed::SignedCheckpoint;
 use crate::tlog::{SignatureLine, Signer};
-use crate::writer::{Append, Control, Request, Work, Writer};
+use crate::writer::{Append, Batch, Control, Request, Work, Writer};
 use crate::{DropSelection, Entry, Hash, LedgerError, NewEntry, Reader, dropped};
 
 /// Entries that may wait for the writer, in bytes together: 32 MiB. Then appending waits for room.
@@ -293,20 +293,19 @@ impl Shared {
             return Ok(Vec::new());
         }
         let bytes = check_batch(&entries)?;
-        let payload_hashes = entries
-            .iter()
-            .map(|entry| Hash::of(entry.payload.as_bytes()))
-            .collect();
         let room = self.reserve(bytes).await?;
         let (reply, answer) = oneshot::channel();
+        let batch = Batch::new(entries);
         self.send(Request::Append(Append {
-            entries,
-            payload_hashes,
+            batch: Arc::clone(&batch),
             bytes,
             reply,
             _room: room,
         }))?;
-        answer.await.unwrap_or_else(|_| Err(self.closed()))
+        // Ahead of the writer, which otherwise does it itself.
+        batch.hashed().for_each(drop);
+        let seals = answer.await.unwrap_or_else(|_| Err(self.closed()))?;
+        Ok(batch.sealed(seals))
     }
 
     /// Sent under the lock and without waiting: the queue is bounded by the room, and no sender stays in a future
@@ -403,6 +402,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::writer::Seal;
 
     fn entry(payload: &str) -> NewEntry {
         NewEntry {
@@ -420,17 +420,12 @@ mod tests {
     fn smuggle(
         ledger: &Ledger,
         payloads: &[&str],
-    ) -> oneshot::Receiver<Result<Vec<Entry>, LedgerError>> {
+    ) -> oneshot::Receiver<Result<Vec<Seal>, LedgerError>> {
         let (reply, answer) = oneshot::channel();
         let room = block_on(ledger.shared.reserve(1)).unwrap();
         let entries: Vec<NewEntry> = payloads.iter().map(|payload| entry(payload)).collect();
-        let payload_hashes = entries
-            .iter()
-            .map(|entry| Hash::of(entry.payload.as_bytes()))
-            .collect();
         let request = Request::Append(Append {
-            entries,
-            payload_hashes,
+            batch: Batch::new(entries),
             bytes: 1,
             reply,
             _room: room,

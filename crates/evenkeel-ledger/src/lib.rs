@@ -52,6 +52,8 @@
 //!   serialised again to check it.
 //! - **Triggers stop accidents, proofs catch attackers.** UPDATE, DELETE and an INSERT that is not the next
 //!   entry are refused by triggers; [`verify`](verify()) re-hashes everything and compares the schema too.
+//!   They bind every connection but the writer's own while it appends: it does the same itself, and compares its head
+//!   with the file's once a group, inside the transaction.
 //!   Nothing in the file can show a tail cut off with its checkpoints, a rewrite by somebody who has the key, or an
 //!   old copy put back: for that [`VerifyOptions::against`] takes checkpoints held elsewhere, and
 //!   [`Report::not_anchored`] says for which entries there is none. [`tlog`] has the formats and proofs.

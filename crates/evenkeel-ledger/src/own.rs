@@ -4,6 +4,7 @@
 use rusqlite::types::Value;
 use serde::Serialize;
 
+use crate::entry::check_timestamp;
 use crate::{Entry, LedgerError, NewEntry, format_timestamp};
 
 /// `action` of the entry that names the log and the first key that signs it.
@@ -49,8 +50,10 @@ pub(crate) fn entry(
 ) -> Result<NewEntry, LedgerError> {
     let payload = serde_json::to_string(payload)
         .map_err(|error| LedgerError::invalid("payload", error.to_string()))?;
+    let timestamp = format_timestamp(now);
+    check_timestamp("timestamp", &timestamp)?;
     Ok(NewEntry {
-        timestamp: format_timestamp(now),
+        timestamp,
         actor: ACTOR.to_owned(),
         action: action.to_owned(),
         resource: "ledger".to_owned(),

@@ -3,8 +3,10 @@
 //!
 //! After a storage error nothing is tried again: it answers every later request with that error.
 
+mod batch;
 mod control;
 mod draft;
+mod guards;
 mod opening;
 
 use std::path::{Path, PathBuf};
@@ -15,14 +17,16 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::LedgerError;
 use crate::files::Identity;
 use crate::ledger::{Head, State, lock};
 use crate::merkle::Frontier;
 use crate::signed::SignedCheckpoint;
-use crate::{Entry, Hash, LedgerError, NewEntry};
 
+pub(crate) use batch::Batch;
 pub(crate) use control::{Control, Work};
-use draft::{Draft, Seal, Signing};
+pub(crate) use draft::Seal;
+use draft::{Draft, Signing};
 
 /// Most entries in one commit, not counting a last batch that overshoots it.
 pub const GROUP_ENTRIES_MAX: usize = 1024;
@@ -46,11 +50,9 @@ pub(crate) enum Request {
 /// One call of append: its entries are written together or not at all.
 #[derive(Debug)]
 pub(crate) struct Append {
-    pub(crate) entries: Vec<NewEntry>,
-    /// SHA-256 of each payload, made in the caller's thread.
-    pub(crate) payload_hashes: Vec<Hash>,
+    pub(crate) batch: Arc<Batch>,
     pub(crate) bytes: usize,
-    pub(crate) reply: oneshot::Sender<Result<Vec<Entry>, LedgerError>>,
+    pub(crate) reply: oneshot::Sender<Result<Vec<Seal>, LedgerError>>,
     /// The place in the queue, given back when the request is done.
     pub(crate) _room: OwnedSemaphorePermit,
 }
@@ -160,8 +162,8 @@ impl Writer {
             draft.record_missing_key()?;
             let mut seals = Vec::new();
             for (at, request) in group.iter().enumerate() {
-                for (entry, payload_hash) in request.entries.iter().zip(&request.payload_hashes) {
-                    seals.push(draft.append(at, entry, *payload_hash)?);
+                for (entry, payload_hash) in request.batch.hashed() {
+                    seals.push(draft.append(at, entry, payload_hash)?);
                 }
             }
             Ok(seals)
@@ -287,7 +289,7 @@ impl Writer {
 
 /// Takes further appends from the queue; a request of another kind ends the group and is `next`.
 fn gather(first: Append, requests: &Receiver<Request>, next: &mut Option<Request>) -> Vec<Append> {
-    let (mut entries, mut bytes) = (first.entries.len(), first.bytes);
+    let (mut entries, mut bytes) = (first.batch.len(), first.bytes);
     let mut group = vec![first];
     while entries < GROUP_ENTRIES_MAX
         && bytes < GROUP_BYTES_MAX
@@ -295,7 +297,7 @@ fn gather(first: Append, requests: &Receiver<Request>, next: &mut Option<Request
     {
         match request {
             Request::Append(append) => {
-                entries += append.entries.len();
+                entries += append.batch.len();
                 bytes += append.bytes;
                 group.push(append);
             }
@@ -310,15 +312,12 @@ fn gather(first: Append, requests: &Receiver<Request>, next: &mut Option<Request
 
 fn answer(group: Vec<Append>, seals: Vec<Seal>) {
     let mut seals = seals.into_iter();
-    for request in group {
-        let entries = request
-            .entries
-            .into_iter()
-            .zip(seals.by_ref())
-            .map(|(new, seal)| Entry::sealed(new, seal.sequence, seal.hash, seal.previous))
-            .collect();
+    for Append { batch, reply, .. } in group {
+        let own = seals.by_ref().take(batch.len()).collect();
+        // The caller gets the entries back without a copy.
+        drop(batch);
         // Nobody waits any more: the entry is written all the same, as documented.
-        let _ = request.reply.send(Ok(entries));
+        let _ = reply.send(Ok(own));
     }
 }
 

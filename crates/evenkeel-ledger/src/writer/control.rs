@@ -7,7 +7,7 @@ use rusqlite::params;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::draft::Draft;
-use super::{Failure, Writer, storage_failure};
+use super::{Failure, Writer, guards, storage_failure};
 use crate::check::{to_i64, to_u64};
 use crate::dropped::{DROP_ENTRIES_MAX, DroppedPayload, Record};
 use crate::ledger::{Dropped, State, lock};
@@ -71,7 +71,7 @@ impl Writer {
             let _ = reply.send(Err(LedgerError::Poisoned { cause }));
             return false;
         }
-        let result = match self.transact(0, work) {
+        let result = match self.transact_guarded(work) {
             Ok(done) => {
                 self.publish(state);
                 Ok(done)
@@ -86,6 +86,20 @@ impl Writer {
         // Nobody waits any more: it is done all the same.
         let _ = reply.send(result);
         done
+    }
+
+    /// As [`Writer::transact`], under the triggers and checks of the file.
+    pub(super) fn transact_guarded<T>(
+        &mut self,
+        work: impl FnOnce(&mut Draft<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        guards::switch(&self.conn, true).map_err(|error| storage_failure(&self.path, &error))?;
+        let result = self.transact(0, work);
+        // With them on the writer is slower, and no less right.
+        if let Err(error) = guards::switch(&self.conn, false) {
+            tracing::warn!(path = %self.path.display(), %error, "the ledger goes on with triggers and checks");
+        }
+        result
     }
 
     /// Copies the pages without the dropped payloads over those with them, and starts the write-ahead log anew.

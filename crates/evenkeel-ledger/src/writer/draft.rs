@@ -4,16 +4,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, ffi, params};
 
-use super::{COMMITTING, Failure, opening, storage_failure};
+use super::{COMMITTING, Failure, guards, opening, storage_failure};
 use crate::check::to_i64;
 use crate::ledger::Head;
 use crate::merkle::Frontier;
 use crate::nodes::Node;
 use crate::signed::{self, Own, SignedCheckpoint};
 use crate::tlog::{Checkpoint, Signer};
-use crate::{Hash, LedgerError, NewEntry, own};
+use crate::{DamageKind, Hash, LedgerError, NewEntry, own};
 
 const INSERT: &str = "INSERT INTO immutable_log (sequence, timestamp, actor, action, resource, subsystem, payload, result, entry_hash, previous_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 const INSERT_CHECKPOINT: &str = "INSERT INTO ledger_checkpoint (tree_size, note) VALUES (?1, ?2)";
@@ -34,10 +34,10 @@ impl Signing {
 
 /// What makes an entry part of the chain.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seal {
-    pub(super) sequence: u64,
-    pub(super) hash: Hash,
-    pub(super) previous: Hash,
+pub(crate) struct Seal {
+    pub(crate) sequence: u64,
+    pub(crate) hash: Hash,
+    pub(crate) previous: Hash,
 }
 
 pub(super) struct Draft<'a> {
@@ -103,6 +103,9 @@ impl<'a> Draft<'a> {
         entry: &NewEntry,
         payload_hash: Hash,
     ) -> Result<Seal, Failure> {
+        if self.appended == 0 {
+            self.meet(guards::is_head(self.conn, self.head))?;
+        }
         let sequence = self.head.sequence + 1;
         let leaf = entry.leaf(sequence, self.head.hash, payload_hash);
         let seal = Seal {
@@ -110,25 +113,15 @@ impl<'a> Draft<'a> {
             hash: leaf.hash_in(&mut self.scratch),
             previous: self.head.hash,
         };
-        self.insert(entry, &seal).map_err(|error| {
-            let refused = error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation);
-            match error.sqlite_extended_error_code() {
-                // The trigger's refusal is about the chain, not about this entry.
-                Some(rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER) => {
-                    Failure::Fatal(LedgerError::sqlite(self.path, COMMITTING, &error))
-                }
-                _ if refused => {
-                    Failure::Refused(at, LedgerError::sqlite(self.path, COMMITTING, &error))
-                }
-                _ => storage_failure(self.path, &error),
-            }
-        })?;
+        self.insert(entry, &seal)
+            .map_err(|error| self.insert_failure(at, &error))?;
         let mut nodes = Vec::new();
         self.tree
             .push_subtree(0, seal.hash, |height, position, hash| {
                 nodes.extend(Node::of(height, position, hash));
             });
         for node in nodes {
+            self.meet(guards::node_is_next(self.conn, &node))?;
             node.insert(self.conn)
                 .map_err(|error| storage_failure(self.path, &error))?;
         }
@@ -138,6 +131,38 @@ impl<'a> Draft<'a> {
         };
         self.appended += 1;
         Ok(seal)
+    }
+
+    /// Whether a row was refused for what is in it, for its place in the chain, or for a fault of the storage.
+    fn insert_failure(&self, at: usize, error: &rusqlite::Error) -> Failure {
+        let as_told = LedgerError::sqlite(self.path, COMMITTING, error);
+        // The index on workflow_id reads each payload: what is no JSON ends there.
+        let no_json = error.sqlite_error_code() == Some(ErrorCode::Unknown)
+            && error.to_string().contains("malformed JSON");
+        match error.sqlite_extended_error_code() {
+            Some(
+                ffi::SQLITE_CONSTRAINT_TRIGGER
+                | ffi::SQLITE_CONSTRAINT_ROWID
+                | ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+            ) => Failure::Fatal(as_told),
+            _ if no_json || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                Failure::Refused(at, as_told)
+            }
+            _ => storage_failure(self.path, error),
+        }
+    }
+
+    /// What the file should be like before it is written to; if it is not, the writer ends.
+    fn meet(&self, met: rusqlite::Result<Result<(), (u64, DamageKind)>>) -> Result<(), Failure> {
+        match met {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((sequence, kind))) => Err(Failure::Fatal(LedgerError::DoesNotVerify {
+                path: self.path.to_owned(),
+                sequence: Some(sequence),
+                kind,
+            })),
+            Err(error) => Err(storage_failure(self.path, &error)),
+        }
     }
 
     fn insert(&mut self, entry: &NewEntry, seal: &Seal) -> rusqlite::Result<()> {
@@ -194,12 +219,17 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Signs the log as it is with what was appended here. Nothing appended, or nobody to sign, is `None`.
+    /// Signs the log as it is with what was appended here, and as the file now has it. Nothing appended, or nobody to
+    /// sign, is `None`.
     pub(super) fn sign(&self) -> Result<Option<SignedCheckpoint>, Failure> {
+        if self.appended > 0 {
+            self.meet(guards::is_head(self.conn, self.head))?;
+        }
         let Some(signer) = self.signing.active().filter(|_| self.appended > 0) else {
             return Ok(None);
         };
         let (tree_size, root) = (self.head.sequence, self.tree.root());
+        self.meet(guards::checkpoint_is_next(self.conn, tree_size))?;
         let note = Checkpoint::new(signer.name(), tree_size, root)
             .sign(signer)
             .map_err(|error| {

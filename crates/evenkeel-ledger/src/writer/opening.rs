@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::draft::Signing;
-use super::{Failure, Writer, data_version, storage_failure};
+use super::{Failure, Writer, data_version, guards, storage_failure};
 use crate::check::{self, Chain, to_i64, to_u64};
 use crate::files::{self, Identity};
 use crate::ledger::{Head, Options};
@@ -69,6 +69,8 @@ impl Writer {
             pages_since_copy: 0,
         };
         writer.introduce_key()?;
+        guards::switch(&writer.conn, false)
+            .map_err(|error| LedgerError::sqlite(&writer.path, OPENING, &error))?;
         Ok(writer)
     }
 
