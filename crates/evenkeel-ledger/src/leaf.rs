@@ -27,17 +27,6 @@ const LEAF_PREFIX: u8 = 0x00;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// The value of each lower-case hexadecimal digit, 0xff for any other byte.
-const NIBBLE: [u8; 256] = {
-    let mut table = [0xff; 256];
-    let mut value = 0;
-    while value < 16 {
-        table[DIGITS[value as usize] as usize] = value;
-        value += 1;
-    }
-    table
-};
-
 /// The two digits of each byte.
 const PAIRS: [[u8; 2]; 256] = {
     let mut table = [[0; 2]; 256];
@@ -71,14 +60,19 @@ impl Hash {
     /// spelling only.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
         let text: &[u8; 64] = text.try_into().ok()?;
-        let mut bytes = [0; 32];
-        let mut wrong = 0;
-        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-            let (high, low) = (NIBBLE[usize::from(pair[0])], NIBBLE[usize::from(pair[1])]);
-            wrong |= high | low;
-            *byte = high << 4 | low & 0x0f;
+        let (mut values, mut wrong) = ([0_u8; 64], 0);
+        // Without branches and tables, so that many are read at a time.
+        for (value, byte) in values.iter_mut().zip(text) {
+            let digit = u8::from(byte.wrapping_sub(b'0') < 10);
+            let letter = u8::from(byte.wrapping_sub(b'a') < 6);
+            wrong |= (digit | letter) ^ 1;
+            *value = (byte & 0x0f) + 9 * letter;
         }
-        (wrong <= 0x0f).then_some(Self(bytes))
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(values.chunks_exact(2)) {
+            *byte = pair[0] << 4 | pair[1];
+        }
+        (wrong == 0).then_some(Self(bytes))
     }
 
     /// The 64 digits, without a place on the heap.

@@ -25,7 +25,7 @@ pub(crate) use findings::Findings;
 
 /// Most damages that a report lists; all are counted.
 pub const DAMAGE_LISTED_MAX: usize = 100;
-/// Most threads that hash at the same time.
+/// Most threads that hash and check at the same time.
 pub const VERIFY_THREADS_MAX: usize = 64;
 
 /// What to verify, and against what.
@@ -33,10 +33,10 @@ pub const VERIFY_THREADS_MAX: usize = 64;
 pub struct VerifyOptions {
     /// Also run SQLite's `integrity_check`, which compares the indexes with the table and reads each payload as JSON:
     /// an entry that is missing in an index is hidden from queries though the chain is whole. Default on. With more
-    /// than one thread it runs beside the hashing.
+    /// than one thread it has one of them, beside the hashing.
     pub integrity_check: bool,
-    /// How many threads hash, 1 to [`VERIFY_THREADS_MAX`]. Default as many as the machine runs at once. The report is
-    /// the same with any number.
+    /// How many threads hash and check, 1 to [`VERIFY_THREADS_MAX`]. Default as many as the machine runs at once. The
+    /// report is the same with any number.
     pub threads: usize,
     /// Checkpoints from elsewhere: from a witness, another mount, a person. The log must contain what they state.
     pub against: Vec<SignedNote>,

@@ -62,11 +62,12 @@ pub(super) fn run(
     let marks: Vec<Mark> = outside.iter().map(|(mark, _)| mark.clone()).collect();
     let mut join = Join::new(&plan, conn, &marks);
     let integrity = std::thread::scope(|scope| {
-        // SQLite checks alone, on one thread: beside the hashing if there is more than one.
+        // SQLite checks alone and longest, on one thread: beside the hashing if there is more than one.
         let beside = (options.integrity_check && options.threads > 1)
             .then(|| scope.spawn(|| integrity_beside(path)));
+        let hashing = options.threads - usize::from(beside.is_some());
         let mut ended = Ok(());
-        scan::pieces(&plan, conn, options.threads, |chunk| {
+        scan::pieces(&plan, conn, hashing, |chunk| {
             ended = join.take(chunk, report, findings);
             progress(report.entries, size.max(report.entries));
             ended.is_ok()
