@@ -140,10 +140,11 @@ impl Contents {
                 )
                 .unwrap();
             for Row { sequence, texts } in &self.rows[same..] {
-                let [a, b, c, d, e, f, g, h, i] = texts;
-                insert
-                    .execute(params![sequence, a, b, c, d, e, f, g, h, i])
-                    .unwrap();
+                insert.raw_bind_parameter(1, sequence).unwrap();
+                for (at, text) in texts.iter().enumerate() {
+                    insert.raw_bind_parameter(at + 2, text).unwrap();
+                }
+                insert.raw_execute().unwrap();
             }
             conn.execute_batch("DELETE FROM ledger_checkpoint; DELETE FROM ledger_cosignature; DELETE FROM ledger_node")
                 .unwrap();
@@ -233,10 +234,10 @@ impl Contents {
                     let (old, new) = (&keys[periods.len() - 2], &keys[periods.len() - 1]);
                     row.texts[PAYLOAD] = rotation(old, new, row.sequence, &previous);
                 }
-                row.texts[PREVIOUS_HASH] = previous;
+                row.texts[PREVIOUS_HASH].clone_from(&previous);
                 row.texts[ENTRY_HASH] = row.hash().to_string();
             }
-            previous = row.texts[ENTRY_HASH].clone();
+            previous.clone_from(&row.texts[ENTRY_HASH]);
         }
         self.rebuild_nodes();
         periods
@@ -251,7 +252,9 @@ impl Contents {
             .enumerate()
             .map(|(position, rows)| {
                 let mut tree = Frontier::new();
-                rows.iter().for_each(|row| tree.push(row.hash()));
+                for row in rows {
+                    tree.push(row.hash());
+                }
                 let position = i64::try_from(position).unwrap();
                 ((1, position), tree.root().as_bytes().to_vec())
             })

@@ -204,7 +204,8 @@ pub(crate) const INSERT: Class = Class {
                 let previous = contents.rows[place].texts[PREVIOUS_HASH].clone();
                 let mut row = new(rng, at, &previous);
                 if how == 1 {
-                    row.texts[ENTRY_HASH] = new(rng, at, &head).texts[ENTRY_HASH].clone();
+                    let other = new(rng, at, &head);
+                    row.texts[ENTRY_HASH].clone_from(&other.texts[ENTRY_HASH]);
                 }
                 contents.rows.insert(place, row);
                 contents.renumber();

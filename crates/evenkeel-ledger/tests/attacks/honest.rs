@@ -25,6 +25,10 @@ pub(crate) const WITNESS: &str = "witness.example/one";
 
 /// What may happen to a log, beside entries.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is independent of the others"
+)]
 pub(crate) struct Shape {
     pub(crate) entries: i64,
     pub(crate) batch_max: i64,

@@ -128,41 +128,33 @@ pub(crate) const ALGORITHM: Class = Class {
             .0
             .to_owned()
             + "\n";
-        let first = match rng.below(3) {
-            // The log trusts a key of another algorithm, or one for which anybody can sign; everything is signed with it.
-            how @ 0..2 => {
-                let (algorithm, public) = if how == 0 {
-                    (
-                        *rng.pick(&[0x00, 0x02, 0x03, 0x04, 0x05, 0x06, 0xff]),
-                        *key.verifier().public(),
-                    )
-                } else {
-                    (0x01, weak_point())
-                };
-                let (weak, id) = vkey(name, algorithm, &public);
-                let row = contents.row(trust);
-                row.texts[PAYLOAD] = row.texts[PAYLOAD].replace(&key.verifier().to_string(), &weak);
-                contents.resign(trust, &world.keys);
-                for note in contents.checkpoints.values_mut() {
-                    let text = note.split_once("\n\n").unwrap().0.to_owned();
-                    let mut signature = [0; 64];
-                    signature[..32].copy_from_slice(&weak_point());
-                    *note = format!("{text}\n\n{}\n", line(name, id, &signature));
-                }
-                First::Within(trust)
-            }
+        let first = if rng.once_in(3) {
             // A checkpoint is signed by the log's own secret, by another algorithm than the log's.
-            _ => {
-                let (_, id) = vkey(
-                    name,
-                    *rng.pick(&[0x02, 0x04, 0x06]),
-                    key.verifier().public(),
-                );
-                let signed = key.sign(&text);
-                let note = format!("{text}\n{}\n", line(name, id, signed.signature()));
-                contents.checkpoints.insert(size, note);
-                First::At(size)
+            let algorithm = *rng.pick(&[0x02, 0x04, 0x06]);
+            let (_, id) = vkey(name, algorithm, key.verifier().public());
+            let signed = key.sign(&text);
+            let note = format!("{text}\n{}\n", line(name, id, signed.signature()));
+            contents.checkpoints.insert(size, note);
+            First::At(size)
+        } else {
+            // The log trusts a key of another algorithm, or one for which anybody can sign; everything is signed with it.
+            let (algorithm, public) = if rng.once_in(2) {
+                let algorithm = *rng.pick(&[0x00, 0x02, 0x03, 0x04, 0x05, 0x06, 0xff]);
+                (algorithm, *key.verifier().public())
+            } else {
+                (0x01, weak_point())
+            };
+            let (weak, id) = vkey(name, algorithm, &public);
+            let row = contents.row(trust);
+            row.texts[PAYLOAD] = row.texts[PAYLOAD].replace(&key.verifier().to_string(), &weak);
+            contents.resign(trust, &world.keys);
+            for note in contents.checkpoints.values_mut() {
+                let text = note.split_once("\n\n").unwrap().0.to_owned();
+                let mut signature = [0; 64];
+                signature[..32].copy_from_slice(&weak_point());
+                *note = format!("{text}\n\n{}\n", line(name, id, &signature));
             }
+            First::Within(trust)
         };
         contents.write(&world.contents, path);
         Made::told(first)
@@ -275,7 +267,7 @@ pub(crate) const COSIGNATURE: Class = Class {
             }
             // On a checkpoint that there is not.
             4 => {
-                let none = (1..)
+                let none = (1..=contents.size() + 1)
                     .find(|size| !contents.checkpoints.contains_key(size))
                     .unwrap();
                 (none, WITNESS, old.clone())

@@ -33,6 +33,9 @@ const WORLDS_LONG: usize = 60;
 const HONEST: u64 = 200;
 const HONEST_LONG: u64 = 10_000;
 
+/// The page that says what is noticed by what.
+const BOOK: &str = include_str!("../../../../docs/src/ledger-attacks.md");
+
 /// What the verifier has to name as the first bad entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum First {
@@ -49,8 +52,7 @@ pub(crate) enum First {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Made {
     pub(crate) first: First,
-    /// Whether the file alone, without the checkpoint from elsewhere, must look sound: then it is only that one which
-    /// tells.
+    /// Whether the file alone looks sound, and only the checkpoint from elsewhere tells. Otherwise the file alone tells.
     pub(crate) sound_alone: bool,
 }
 
@@ -122,13 +124,15 @@ fn run(class: &Class, long: bool) {
         let made = (class.attack)(&mut rng, world, &path);
         let now = Contents::read(&path);
         assert_ne!(now, world.contents, "nothing was attacked");
-        if made.sound_alone {
-            let alone = verify_with(&path, &world.without_anchor(), |_, _| {}).unwrap();
-            assert!(
+        match verify_with(&path, &world.without_anchor(), |_, _| {}) {
+            Ok(alone) => assert_eq!(
                 alone.is_sound(),
-                "the attack is clumsy: {:#?}",
+                made.sound_alone,
+                "the file alone: {:#?}",
                 alone.damage
-            );
+            ),
+            Err(LedgerError::NewerVersion { .. }) => assert!(!made.sound_alone),
+            Err(error) => panic!("{error}"),
         }
         match verify_with(&path, &world.options(), |_, _| {}) {
             Ok(report) => judge(world, &now, made.first, &report),
@@ -177,6 +181,16 @@ macro_rules! classes {
         fn $name() {
             run(&$class, false);
         })*
+
+        /// The page says of each what it is noticed by, and whether that takes a checkpoint from elsewhere.
+        #[test]
+        fn each_stands_in_the_book() {
+            for name in [$($class.name,)*] {
+                let mut rows = BOOK.lines().filter_map(|line| line.strip_prefix("| "));
+                let found = rows.any(|row| row.trim_start_matches('`').starts_with(name));
+                assert!(found, "docs/src/ledger-attacks.md has no row for `{name}`");
+            }
+        }
 
         mod long {
             use super::*;

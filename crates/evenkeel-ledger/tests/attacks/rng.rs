@@ -1,6 +1,6 @@
 //! Chance from a seed: the same numbers on every machine.
 
-/// Sebastiano Vigna's SplitMix64.
+/// Sebastiano Vigna's `SplitMix64`.
 #[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 

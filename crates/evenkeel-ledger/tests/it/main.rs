@@ -6,6 +6,7 @@ mod append;
 mod damage;
 mod dropped;
 mod durability;
+mod format_page;
 mod guards;
 mod open;
 mod prove;

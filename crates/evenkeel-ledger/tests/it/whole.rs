@@ -461,3 +461,36 @@ fn a_live_signed_ledger_verifies_at_any_moment() {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+/// SAFETY 21: the end rewritten by somebody who has the file and not the key
+#[test]
+fn a_false_stop_of_signing_shows_by_a_checkpoint_from_elsewhere_only() {
+    let place = Place::signed(ENTRIES);
+    let elsewhere = newest(&place);
+    tamper(&place.path, |conn| {
+        conn.execute_batch(
+            "DELETE FROM immutable_log WHERE sequence > 15;
+             DELETE FROM ledger_checkpoint WHERE tree_size > 15",
+        )
+        .unwrap();
+    });
+    // The ledger opened without its key says so itself; the attacker can do no better.
+    let ledger = place.open();
+    ledger
+        .append_all_blocking((100..116).map(entry).collect())
+        .unwrap();
+    ledger.close().unwrap();
+    let alone = place.verify();
+    assert!(alone.is_sound(), "{:?}", alone.damage);
+    assert_eq!((alone.entries, alone.unsigned), (32, 17));
+    let report = against(&place, vec![elsewhere.clone()]);
+    assert_eq!(report.first_bad_sequence(), Some(1), "{:?}", report.damage);
+    let report = against(&place, vec![at(&place, 15), elsewhere]);
+    assert_eq!(report.first_bad_sequence(), Some(16), "{:?}", report.damage);
+    // With its key again it signs the false entries too.
+    let ledger = place.open_signed(1);
+    ledger.append_blocking(entry(200)).unwrap();
+    ledger.close().unwrap();
+    let signed = place.verify();
+    assert!(signed.is_sound() && signed.unsigned == 0, "{signed:?}");
+}

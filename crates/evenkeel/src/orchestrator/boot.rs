@@ -8,7 +8,7 @@ use evenkeel_core::redact::Redactor;
 use evenkeel_edge::advisor::Secret;
 use evenkeel_edge::anchor::{Anchor, FileAnchor, PostAnchor};
 use evenkeel_edge::witness::WitnessClient;
-use evenkeel_ledger::tlog::Signer;
+use evenkeel_ledger::tlog::{Checkpoint, Signer};
 use evenkeel_ledger::{Ledger, VerifyOptions};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
@@ -362,6 +362,7 @@ async fn open_ledger(
             }
         }
     }
+    let unsigned = outside.signer.as_ref().and_then(|_| unsigned_end(&path));
     let options = evenkeel_ledger::Options {
         signer: outside.signer.clone(),
         ..evenkeel_ledger::Options::default()
@@ -382,6 +383,13 @@ async fn open_ledger(
         return Err(BootError::LedgerDamaged { file: path, damage });
     }
     let healer = state::replay(&ledger.reader()?)?;
+    if let Some((first, last)) = unsigned {
+        let entries = format!(
+            "{} entries verify; {first} to {last} were written without the key and are signed from now on: look at them",
+            report.entries
+        );
+        return Ok((ledger, healer, (Mark::Warn, entries)));
+    }
     let about = match (
         elsewhere.unreachable.as_slice(),
         elsewhere.checkpoints.len(),
@@ -404,6 +412,15 @@ async fn open_ledger(
         ),
     };
     Ok((ledger, healer, about))
+}
+
+/// The entries at the end of a signed log that nobody signed. Who has the file and not the key could have written them.
+fn unsigned_end(path: &Path) -> Option<(u64, u64)> {
+    let reader = evenkeel_ledger::Reader::open(path).ok()?;
+    let note = reader.checkpoint().ok()??;
+    let signed = Checkpoint::parse(note.text()).ok()?.size;
+    let last = reader.head().ok()?.sequence;
+    (last > signed).then_some((signed + 1, last))
 }
 
 fn enough_space(dir: &Path) -> Result<String, BootError> {
