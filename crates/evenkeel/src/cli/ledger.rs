@@ -17,6 +17,7 @@ use super::{Exit, Failure, Global};
 use crate::config::{Environment, Profile};
 use crate::layout::Layout;
 
+#[cfg(feature = "demo")]
 pub(crate) use verify::describe;
 
 /// `evenkeel ledger`.
