@@ -1,7 +1,7 @@
 //! Cheap anchors: a checkpoint of the ledger put where this host's administrator is not the master. Unlike a witness
 //! they compare nothing; who looks at them later finds out what was cut off or rewritten since (SAFETY 21).
 //!
-//! [`file`] appends to a file, on another machine's mount; [`post`] sends to an address.
+//! [`mod@file`] appends to a file, on another machine's mount; [`post`] sends to an address.
 
 use evenkeel_ledger::tlog::SignedNote;
 

@@ -12,8 +12,8 @@
 //! | a request's body | [`REQUEST_BYTES_MAX`] |
 //! | a request, and reading its head | [`ServerOptions::request_limit`] |
 //! | connections | [`ServerOptions::connections_max`]; others wait to be accepted |
-//! | a connection | [`CONNECTION_LIMIT`] |
-//! | requests at the store | [`STORE_REQUESTS_MAX`]; others wait, as long as a request may last |
+//! | a connection | `CONNECTION_LIMIT` |
+//! | requests at the store | `STORE_REQUESTS_MAX`; others wait, as long as a request may last |
 //!
 //! There is no TLS here: requests are signed by the log and answers by the witness. Where the way between is not
 //! trusted at all, put a TLS server in front, so that nobody can hold requests back unnoticed.
