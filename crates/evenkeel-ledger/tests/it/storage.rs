@@ -213,7 +213,19 @@ mod other_process {
         if std::os::unix::fs::MetadataExt::uid(&fs::metadata(place.dir.path()).unwrap()) == 0 {
             command.uid(65_534).gid(65_534);
         }
-        let output = command.output().unwrap();
+        // Another test that forks while the copy is written holds it open for writing until it execs.
+        let begun = std::time::Instant::now();
+        let output = loop {
+            match command.output() {
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::ExecutableFileBusy
+                        && begun.elapsed() < Duration::from_secs(10) =>
+                {
+                    std::thread::yield_now();
+                }
+                other => break other.unwrap(),
+            }
+        };
         fs::set_permissions(place.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(
