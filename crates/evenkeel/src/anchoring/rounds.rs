@@ -1,7 +1,8 @@
 //! The rounds: the newest checkpoint to every witness and anchor that has not seen it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_edge::anchor::Anchor;
 use evenkeel_edge::witness::{WitnessClient, WitnessError};
@@ -18,7 +19,7 @@ use crate::journal::Journal;
 use crate::stop::{self, Stop};
 use crate::ui::Ui;
 
-/// Longest pause between two tries while nobody can be reached.
+/// Longest pause between two tries of one who cannot be reached.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// What the rounds work with.
@@ -39,6 +40,8 @@ struct Rounds {
     state: watch::Sender<State>,
     wake: Arc<Notify>,
     stop: Stop,
+    /// Who failed how often in a row, and from when on is asked again.
+    retry: BTreeMap<String, (u32, Instant)>,
 }
 
 impl Anchoring {
@@ -68,6 +71,7 @@ impl Anchoring {
             state,
             wake,
             stop,
+            retry: BTreeMap::new(),
             parts,
         };
         let idle = rounds.parts.witnesses.is_empty() && rounds.parts.anchors.is_empty();
@@ -87,40 +91,43 @@ impl Anchoring {
 impl Rounds {
     async fn run(mut self) {
         let mut checkpoints = self.ledger.checkpoints();
-        let mut failures = 0u32;
+        let mut waited_for = false;
         loop {
-            let reached = self.round().await;
-            failures = if reached {
-                0
-            } else {
-                failures.saturating_add(1)
-            };
+            self.round(waited_for).await;
             if self.state.borrow().suspect.is_some() {
                 return;
             }
-            // Those who cannot be reached are asked less and less often; whoever waits at the gate is not kept.
-            let pause = (self.interval * (1 << failures.min(5))).min(PAUSE_MAX.max(self.interval));
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.wake.notified() => continue,
+            // One round an interval, unless somebody waits at the gate.
+            waited_for = tokio::select! {
+                () = tokio::time::sleep(self.interval) => false,
+                () = self.wake.notified() => true,
                 () = self.stop.requested() => break,
+            };
+            if waited_for || !self.retry.is_empty() {
+                continue;
             }
-            if reached {
-                tokio::select! {
-                    changed = checkpoints.changed() => if changed.is_err() { break },
-                    () = self.wake.notified() => {}
-                    () = self.stop.requested() => break,
-                }
+            tokio::select! {
+                changed = checkpoints.changed() => if changed.is_err() { break },
+                () = self.wake.notified() => waited_for = true,
+                () = self.stop.requested() => break,
             }
         }
         // What was written since the last round.
-        self.round().await;
+        self.round(true).await;
     }
 
-    /// Hands the newest checkpoint to all who have not seen it. Whether all of them have now.
-    async fn round(&mut self) -> bool {
+    /// Whether a place is asked in this round. Who cannot be reached is asked less and less often, and keeps nobody else
+    /// waiting.
+    fn is_due(&self, name: &str) -> bool {
+        self.retry
+            .get(name)
+            .is_none_or(|(_, at)| Instant::now() >= *at)
+    }
+
+    /// Hands the newest checkpoint to those who have not seen it: the witnesses first, all of them if somebody waits.
+    async fn round(&mut self, waited_for: bool) {
         let Some(checkpoint) = self.ledger.checkpoint() else {
-            return true;
+            return;
         };
         let size = checkpoint.tree_size;
         let seen = self.state.borrow().clone();
@@ -129,49 +136,30 @@ impl Rounds {
             .parts
             .witnesses
             .iter()
-            .filter(|w| behind(w.name()))
+            .filter(|w| behind(w.name()) && (waited_for || self.is_due(w.name())))
             .map(|w| {
                 let old = seen.places.get(w.name()).map_or(0, |p| p.tree_size);
                 let answer = self.cosign(w, &checkpoint, old);
                 async move { (w.name().to_owned(), answer.await) }
             });
         let cosigned = join_all(asked).await;
-        let mut all = true;
         let mut suspect = None;
         for (name, answer) in cosigned {
-            match answer {
-                Ok(line) => match self.ledger.add_cosignatures(size, vec![line]).await {
-                    Ok(_) => self.seen(&name, size).await,
-                    Err(error) => {
-                        all = false;
-                        self.failed(&name, &error.to_string()).await;
-                    }
-                },
+            let taken = match answer {
+                Ok(line) => {
+                    let kept = self.ledger.add_cosignatures(size, vec![line]).await;
+                    kept.map(drop).map_err(|e| e.to_string())
+                }
                 Err(error) => {
-                    all = false;
                     if error.is_alarm() {
                         suspect.get_or_insert(format!(
                             "the witness {name} has seen another log than this one: {error}"
                         ));
                     }
-                    self.failed(&name, &error.to_string()).await;
+                    Err(error.to_string())
                 }
-            }
-        }
-        for (name, anchor) in places(&self.parts.anchors)
-            .into_iter()
-            .zip(&self.parts.anchors)
-        {
-            if !behind(&name) {
-                continue;
-            }
-            match anchor.put(&checkpoint.note).await {
-                Ok(()) => self.seen(&name, size).await,
-                Err(error) => {
-                    all = false;
-                    self.failed(&name, &error.to_string()).await;
-                }
-            }
+            };
+            self.note(&name, size, taken).await;
         }
         if let Some(reason) = suspect {
             self.suspect(reason).await;
@@ -187,7 +175,33 @@ impl Rounds {
             state.anchored = sizes.get(quorum.saturating_sub(1)).copied().unwrap_or(0);
             state.rounds += 1;
         });
-        all
+        // After the gate was told: an anchor may be slow.
+        for (at, name) in places(&self.parts.anchors).into_iter().enumerate() {
+            if behind(&name) && self.is_due(&name) {
+                let put = self.parts.anchors[at].put(&checkpoint.note).await;
+                self.note(&name, size, put.map_err(|e| e.to_string())).await;
+            }
+        }
+    }
+
+    /// Notes what came of asking a place, and when it is asked again.
+    async fn note(&mut self, name: &str, size: u64, taken: Result<(), String>) {
+        match taken {
+            Ok(()) => {
+                self.retry.remove(name);
+                self.seen(name, size).await;
+            }
+            Err(why) => {
+                let (failures, at) = self
+                    .retry
+                    .entry(name.to_owned())
+                    .or_insert((0, Instant::now()));
+                let pause = self.interval * (1 << (*failures).min(5));
+                *at = Instant::now() + pause.min(PAUSE_MAX.max(self.interval));
+                *failures = failures.saturating_add(1);
+                self.failed(name, &why).await;
+            }
+        }
     }
 
     async fn cosign(

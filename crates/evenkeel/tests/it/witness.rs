@@ -139,6 +139,10 @@ fn a_heal_is_cosigned_before_it_changes_anything() {
     let stage = Stage::new();
     let witness = Witness::start(&stage);
     let _server = sick_target(&stage, &witness, "alert");
+    // Another anchor, which is gone, keeps nobody waiting.
+    let config = stage.read("evenkeel.toml");
+    let gone = "[[ledger.anchors]]\nfile = \"gone/checkpoints\"\n";
+    stage.write("evenkeel.toml", &format!("{config}\n{gone}"));
     introduce(&stage);
     stage
         .run(&["run", "--once"])
