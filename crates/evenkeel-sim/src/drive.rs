@@ -9,7 +9,7 @@ use evenkeel_core::event::{Event, Stamped, Trigger};
 use evenkeel_core::healer::{Admission, Healer, HealerEvent, ReplayError};
 use evenkeel_core::playbook::plan::ChosenBy;
 use evenkeel_core::record::{self, Record};
-use evenkeel_core::{Anomaly, AnomalyType, Effect};
+use evenkeel_core::{Anomaly, AnomalyType, Effect, Facts, Mode, Policy};
 
 use crate::bug::Bug;
 use crate::trace::{Boundary, Entry, Fact, Item, Limits, Trace};
@@ -120,11 +120,24 @@ impl Driver {
     /// Asks the healer what is to become of an anomaly; whether a cycle is open afterwards.
     fn admit(&mut self, anomaly: &Anomaly, trigger: Trigger) -> Result<bool, ReplayError> {
         for _ in 0..RESTARTS_MAX {
-            let window = self.config.recurrence_window_ms;
-            let admission = self.healer.admit(self.world.now, anomaly, trigger, window);
+            let policy = Policy {
+                mode: Mode::Auto,
+                recurrence_window_ms: self.config.recurrence_window_ms,
+                limits: evenkeel_core::policy::Limits {
+                    // These runs are about one cycle at a time; what is quiet for long is forgotten on purpose.
+                    quiet_s: u64::MAX,
+                    ..evenkeel_core::policy::Limits::default()
+                },
+                ..Policy::default()
+            };
+            let facts = Facts::default();
+            let admission =
+                self.healer
+                    .admit(self.world.now, anomaly, trigger, &[], &policy, &facts);
             let Admission::Open {
                 mut prior_attempts,
                 mut recurrence_of,
+                refusal,
             } = admission
             else {
                 return Ok(self.healer.open.is_some());
@@ -158,6 +171,7 @@ impl Driver {
                 prior_attempts,
                 recurrence_of,
                 plan,
+                refusal,
             };
             // Lost with the healer: the watchdog sees the anomaly again.
             if self.submit(&id, event)? == Fate::Durable || self.healer.open.is_some() {
@@ -271,6 +285,7 @@ impl Driver {
                 Event::PlaybookSelected {
                     plan,
                     passed_over: Vec::new(),
+                    mode: Mode::Auto,
                 }
             }
             (_, event) => event,

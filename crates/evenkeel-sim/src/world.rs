@@ -68,6 +68,9 @@ impl World {
             settle_ms: self.rng.pick([0, 30_000]),
             retry_wait_ms: 5_000,
             advisors: self.rng.pick([0, 1, 2]),
+            mode: evenkeel_core::Mode::Auto,
+            retry_wait_max_ms: 0,
+            breaker_cycles: u32::MAX,
         }
     }
 
@@ -168,6 +171,14 @@ impl World {
                     details: String::new(),
                 }
             }
+            // Nobody is there to be asked.
+            Effect::RequestApproval => Event::Refused {
+                reason: "it needs a person's approval".to_owned(),
+            },
+            Effect::Recheck => Event::Rechecked {
+                still_there: !self.rng.chance(self.odds.goes_away),
+                details: String::new(),
+            },
             Effect::Advise { advisor } => self.advise(*advisor),
             Effect::Alert => self.alert(id),
             Effect::Close { outcome } => Event::Closed { outcome: *outcome },
@@ -203,6 +214,7 @@ impl World {
         Event::PlaybookSelected {
             plan: Box::new(plans::draw(&mut self.rng, &self.odds, ChosenBy::Mapping)),
             passed_over: Vec::new(),
+            mode: evenkeel_core::Mode::Auto,
         }
     }
 
@@ -345,7 +357,7 @@ impl World {
     pub fn is_as_before(&self, cycle: &Cycle) -> bool {
         cycle
             .run()
-            .and_then(|r| self.snapshots.get(&r.snapshot.id))
+            .and_then(|r| self.snapshots.get(&r.snapshot.as_ref()?.id))
             .is_some_and(|before| self.target.same_as(before))
     }
 
@@ -373,6 +385,7 @@ impl World {
                 plan,
                 guidance_file: None,
             }),
+            mode: evenkeel_core::Mode::Auto,
         }
     }
 
