@@ -128,13 +128,22 @@ fn a_new_configuration_changes_nothing_until_somebody_says_so() {
 fn an_approval_survives_a_kill_and_works_once() {
     let stage = Stage::new();
     let port = free_port();
-    guard(&stage, port, APPROVE);
+    guard(
+        &stage,
+        port,
+        &format!("{APPROVE}[alerts]\ncommand = [\"sh\", \"-c\", \"cat >> told.txt\"]\n"),
+    );
     let mut evenkeel = watching(&stage);
     kill_web(&stage);
     evenkeel.wait_for("waits for a person until", LONG);
     let listed: Value =
         serde_json::from_str(&stage.run(&["approvals", "--json"]).expect(0).stdout).unwrap();
     let id = listed[0]["id"].as_str().unwrap().to_owned();
+    let told = stage.read("told.txt");
+    assert!(
+        told.contains("APPROVAL REQUESTED") && told.contains(&id),
+        "{told}"
+    );
     assert_eq!(listed[0]["playbook"], "restart_down_service");
     evenkeel.signal(Signal::KILL);
     let _ = evenkeel.finish(SHORT);
