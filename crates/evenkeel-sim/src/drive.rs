@@ -422,6 +422,7 @@ impl Driver {
 
 fn invented_snapshot() -> Event {
     Event::SnapshotTaken {
+        guards: Vec::new(),
         snapshot: evenkeel_core::event::SnapshotRef {
             id: "pre_heal_invented".to_owned(),
             dir: String::new(),

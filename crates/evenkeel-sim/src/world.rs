@@ -196,6 +196,7 @@ impl World {
         self.snapshots.insert(id.clone(), self.target.clone());
         self.note(workflow, Fact::SnapshotMade { id: id.clone() });
         Event::SnapshotTaken {
+            guards: Vec::new(),
             snapshot: SnapshotRef {
                 dir: format!("storage/snapshots/{id}"),
                 id,
@@ -302,6 +303,7 @@ impl World {
         );
         Event::Verified {
             verification: Box::new(Verification {
+                guards: Vec::new(),
                 passed,
                 verification_method: "stress_test_rerun".to_owned(),
                 subject: "Health Endpoint Load".to_owned(),
@@ -342,6 +344,7 @@ impl World {
         );
         Event::RolledBack {
             outcome: RollbackOutcome {
+                guards: Vec::new(),
                 ok,
                 restored: Vec::new(),
                 errors: if ok || !errors.is_empty() {
