@@ -26,7 +26,10 @@ const STANDS_ON: [(&str, &[&str]); 9] = [
     ("evenkeel-ledger", &[]),
     ("evenkeel-sim", &["evenkeel-core"]),
     ("evenkeel-stress", &["evenkeel-core"]),
-    ("evenkeel-torture", &["evenkeel-ledger"]),
+    (
+        "evenkeel-torture",
+        &["evenkeel-core", "evenkeel-edge", "evenkeel-ledger"],
+    ),
     ("grace", &[]),
 ];
 
