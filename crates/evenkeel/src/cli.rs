@@ -277,6 +277,14 @@ pub enum SnapshotCommand {
     List,
     /// Take one now
     Create,
+    /// Write the files of a snapshot as plain files into a new directory, each checked
+    Extract {
+        /// Its id, as `snapshot list` prints it
+        id: String,
+        /// The directory; it must be new or empty
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
     /// Bring database and configuration back from a snapshot
     Restore {
         /// Its id, as `snapshot list` prints it

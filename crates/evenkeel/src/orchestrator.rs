@@ -117,6 +117,8 @@ pub struct Orchestrator {
     alarm: Alarm,
     /// Anomalies that are there and may not be acted on yet, by key.
     deferred: BTreeMap<String, Deferred>,
+    /// People know that the disk has no room for a snapshot.
+    room_told: bool,
     _control: Control,
     _audit: Option<AuditEndpoint>,
     _lock: DataDirLock,
@@ -374,6 +376,15 @@ impl Orchestrator {
 
     /// Looks again at what could not be acted on when it was found (SAFETY 14: only at what is still there).
     async fn retry_deferred(&mut self) -> Result<(), WorkflowError> {
+        // SAFETY 8, 20: known before anything has to be healed.
+        match self.healing.world().facts().no_room {
+            Some(why) if !self.room_told => {
+                self.room_told = true;
+                self.alarm.about_room(&why).await;
+            }
+            Some(_) => {}
+            None => self.room_told = false,
+        }
         let keys: Vec<String> = self.deferred.keys().cloned().collect();
         for key in keys {
             if self.stop.is_requested() {

@@ -264,6 +264,7 @@ impl World {
         Facts {
             pause_file: self.layout.pause_file().exists(),
             down,
+            no_room: self.no_room(),
         }
     }
 

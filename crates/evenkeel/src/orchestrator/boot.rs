@@ -285,6 +285,7 @@ impl Orchestrator {
             anchoring,
             alarm,
             deferred: BTreeMap::new(),
+            room_told: false,
             _control: control,
             _audit: endpoint,
             _lock: lock,
@@ -404,7 +405,7 @@ async fn open_ledger(
             Err(suspect) => {
                 let why = suspect.to_string();
                 alarm
-                    .about_ledger("ledger_behind_witness", &why, &LEDGER_STEPS)
+                    .about_itself("ledger_behind_witness", &why, &LEDGER_STEPS)
                     .await;
                 return Err(BootError::LedgerSuspect(why));
             }
@@ -426,7 +427,7 @@ async fn open_ledger(
         let damage = damage.to_string();
         let why = format!("the ledger {} does not verify: {damage}", path.display());
         alarm
-            .about_ledger("ledger_damaged", &why, &LEDGER_STEPS)
+            .about_itself("ledger_damaged", &why, &LEDGER_STEPS)
             .await;
         return Err(BootError::LedgerDamaged { file: path, damage });
     }
