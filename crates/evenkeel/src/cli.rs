@@ -5,6 +5,7 @@
 
 mod check;
 mod exit;
+mod explain;
 mod history;
 mod ledger;
 mod logs;
@@ -109,6 +110,11 @@ pub enum Command {
         /// At most this many
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
+    },
+    /// The whole story of one healing cycle: what happened, what was decided and why
+    Explain {
+        /// Its id, the beginning of it that no other has, or `last`
+        cycle: String,
     },
     /// What advisors were asked and answered
     Escalations,
@@ -253,6 +259,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Baseline(BaselineCommand::Show) => status::baseline(&global),
         Command::Status => status::status(&global),
         Command::History { result, limit } => history::history(&global, result, limit),
+        Command::Explain { cycle } => explain::explain(&global, &cycle),
         Command::Escalations => history::escalations(&global),
         Command::Logs {
             subsystem,
