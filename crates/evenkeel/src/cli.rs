@@ -6,6 +6,8 @@
 mod check;
 mod exit;
 mod explain;
+mod forecast;
+mod heal;
 mod history;
 mod ledger;
 mod logs;
@@ -116,6 +118,8 @@ pub enum Command {
         /// Its id, the beginning of it that no other has, or `last`
         cycle: String,
     },
+    /// Order an anomaly to be healed now, or see with `--dry-run` what would be done
+    Heal(heal::HealArgs),
     /// What advisors were asked and answered
     Escalations,
     /// Evenkeel's own log
@@ -191,6 +195,9 @@ pub enum PlaybookCommand {
         /// A parameter, as `name=value`; may be given several times
         #[arg(long = "param", value_name = "NAME=VALUE")]
         params: Vec<String>,
+        /// Print the exact plan and do nothing; works while Evenkeel runs
+        #[arg(long)]
+        dry_run: bool,
     },
     /// The JSON Schema of playbook files, for editors
     Schema,
@@ -260,6 +267,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Status => status::status(&global),
         Command::History { result, limit } => history::history(&global, result, limit),
         Command::Explain { cycle } => explain::explain(&global, &cycle),
+        Command::Heal(args) => heal::heal(&global, &args),
         Command::Escalations => history::escalations(&global),
         Command::Logs {
             subsystem,

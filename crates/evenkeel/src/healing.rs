@@ -4,8 +4,10 @@
 //! entries the loop stops acting, and people are alerted all the same (SAFETY 7).
 
 mod advise;
+mod forecast;
 mod perform;
 mod show;
+pub(crate) mod signal;
 mod verify;
 mod world;
 
@@ -23,6 +25,7 @@ use crate::clock;
 use crate::journal::Journal;
 use crate::stop::Stop;
 
+pub(crate) use forecast::{Fate, Forecast, ForecastError, Forecaster, StepForecast};
 pub(crate) use perform::responder;
 pub use world::World;
 pub(crate) use world::alert_channels;

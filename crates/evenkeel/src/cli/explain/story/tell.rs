@@ -26,10 +26,9 @@ pub(super) fn entry(event: &str, result: &str, p: &Value) -> Told {
         lines: fields(p),
     });
     told.mark = match (told.mark, result) {
-        (Mark::Act, _) => Mark::Act,
+        (Mark::Act, _) | (_, "started") => Mark::Act,
         (_, "success") => Mark::Ok,
         (_, "failed") => Mark::Fail,
-        (_, "started") => Mark::Act,
         (_, "skipped") => Mark::Skip,
         (mark, _) => mark,
     };
@@ -364,7 +363,10 @@ fn list(value: &Value, before: &str) -> Vec<String> {
 }
 
 fn words(value: &Value) -> String {
-    items(value).map(text).collect::<Vec<_>>().join(", ")
+    let mut all: Vec<String> = items(value).map(text).collect();
+    // The same line of a log twenty times is one line to a reader.
+    all.dedup();
+    all.join(", ")
 }
 
 /// A value in one bounded line; a list of texts without its brackets.
