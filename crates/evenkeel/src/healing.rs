@@ -23,6 +23,7 @@ use evenkeel_ledger::LedgerError;
 
 use crate::clock;
 use crate::journal::Journal;
+use crate::pulse::{SLACK, WORK_MAX};
 use crate::stop::Stop;
 
 pub(crate) use forecast::{Fate, Forecast, ForecastError, Forecaster, StepForecast};
@@ -177,7 +178,12 @@ impl Healing {
     /// Carries the open cycle on, while the detectors rest.
     async fn drive(&mut self) -> Result<Healed, HealingError> {
         self.world.watchdog.rest();
+        if let Some(open) = &self.healer.open {
+            let (what, id) = (open.anomaly.key(), &open.workflow_id);
+            self.world.pulse.status(&format!("healing {what} in {id}"));
+        }
         let end = self.drive_resting().await;
+        self.world.pulse.status("watching");
         self.world.watchdog.go_on();
         end
     }
@@ -214,7 +220,9 @@ impl Healing {
 
     /// Carries an effect out. `None`: Evenkeel is stopping and the effect was left unfinished.
     async fn carry_out(&self, cycle: &Cycle, effect: &Effect) -> Option<Event> {
-        let mut work = std::pin::pin!(self.world.perform(cycle, effect));
+        let limit = self.longest(cycle, effect);
+        let work = self.world.perform(cycle, effect);
+        let mut work = std::pin::pin!(self.world.pulse.during(limit, work));
         tokio::select! {
             event = &mut work => return Some(event),
             () = self.stop.requested() => {}
@@ -235,6 +243,22 @@ impl Healing {
             | Effect::Alert
             | Effect::Close { .. } => tokio::time::timeout(FINISH_STEP, work).await.ok(),
         }
+    }
+
+    /// How long an effect may take before the healing loop counts as hung.
+    fn longest(&self, cycle: &Cycle, effect: &Effect) -> Duration {
+        let limit = match effect {
+            Effect::RunStep { step } => cycle
+                .run()
+                .and_then(|r| r.plan.steps.get(*step))
+                .map_or(WORK_MAX, |s| Duration::from_millis(s.timeout_ms)),
+            Effect::Settle { for_ms } | Effect::WaitRetry { for_ms } => {
+                Duration::from_millis(*for_ms)
+            }
+            Effect::Advise { .. } => Duration::from_millis(self.world.config.escalation.timeout_ms),
+            _ => WORK_MAX,
+        };
+        limit + SLACK
     }
 
     async fn park(&mut self, cycle: &Cycle, interrupted: bool) -> Result<Healed, HealingError> {

@@ -23,6 +23,7 @@ pub mod layout;
 pub mod log;
 pub mod orchestrator;
 pub mod playbooks;
+mod pulse;
 pub mod secrets;
 mod signing;
 pub mod state;

@@ -75,6 +75,7 @@ pub(super) fn heal(global: &Global, args: &HealArgs) -> Result<Exit, Failure> {
             ui: ui.clone(),
             stop,
             supervise: true,
+            own_process: false,
         })
         .await?;
         o.resume().await?;

@@ -196,6 +196,7 @@ fn run(global: &Global, name: &str, params: &[String], dry_run: bool) -> Result<
             ui: ui.clone(),
             stop,
             supervise: true,
+            own_process: false,
         })
         .await?;
         o.resume().await?;

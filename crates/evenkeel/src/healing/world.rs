@@ -30,6 +30,7 @@ use crate::config::{Config, Environment};
 use crate::journal::Journal;
 use crate::layout::Layout;
 use crate::playbooks::Known;
+use crate::pulse::Pulse;
 use crate::ui::{Mark, Ui};
 use crate::watch::{Detector, probe_sample};
 
@@ -64,6 +65,8 @@ pub struct World {
     pub(super) redactor: Arc<Redactor>,
     pub(super) journal: Journal,
     pub(super) gate: Gate,
+    /// Signs of life.
+    pub(crate) pulse: Pulse,
     mesh: Arc<Mesh>,
     unused_advisors: Vec<String>,
 }
@@ -83,6 +86,7 @@ impl World {
         redactor: Arc<Redactor>,
         journal: &Journal,
         gate: Gate,
+        pulse: Pulse,
     ) -> Result<Self, String> {
         let prober = Prober::new();
         let supervisor = Supervisor::new(SuperviseOptions {
@@ -147,6 +151,7 @@ impl World {
             ui: ui.clone(),
             journal: journal.clone(),
             gate,
+            pulse,
             playbooks,
             supervisor,
             prober,

@@ -21,6 +21,7 @@ use crate::config::{Config, Environment};
 use crate::healing::{Healing, World};
 use crate::journal::Journal;
 use crate::layout::{Layout, LayoutError};
+use crate::pulse::Pulse;
 use crate::signing;
 use crate::state::{self, ReplayFailure};
 use crate::ui::{Mark, Say, Ui};
@@ -124,6 +125,7 @@ impl Orchestrator {
             ui,
             stop,
             supervise,
+            own_process,
         } = options;
         let gate = Gate(&ui);
         let started = crate::clock::now();
@@ -178,6 +180,8 @@ impl Orchestrator {
             },
         );
 
+        let pulse = Pulse::new(&config, &layout, &journal, own_process, &stop);
+        let pulse = gate.pass(4, pulse.map_err(BootError::Target))?;
         let world = World::new(
             &config,
             &environment,
@@ -187,6 +191,7 @@ impl Orchestrator {
             redactor,
             &journal,
             anchoring.gate(),
+            pulse.clone(),
         );
         let mut world = gate.pass(4, world.map_err(BootError::Target))?;
         let finished = world.finish_restore().await.map_err(BootError::Target);
@@ -248,6 +253,7 @@ impl Orchestrator {
                 "success",
             )
             .await?;
+        pulse.ready("boot gate passed");
         Ok(Self {
             healing: Healing::new(healer, journal.clone(), world, stop.clone()),
             journal,
