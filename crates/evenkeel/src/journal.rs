@@ -48,7 +48,7 @@ struct Writing {
 }
 
 /// Stands for an entry while it is being written, whoever gives up waiting for it.
-struct UnderWay<'a> {
+pub(crate) struct UnderWay<'a> {
     journal: &'a Journal,
     number: u64,
 }
@@ -80,7 +80,7 @@ impl Journal {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn under_way(&self) -> UnderWay<'_> {
+    pub(crate) fn under_way(&self) -> UnderWay<'_> {
         let mut writing = self.writing();
         let number = writing.next;
         writing.next += 1;

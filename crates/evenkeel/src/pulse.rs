@@ -333,3 +333,123 @@ fn one_line(text: &str) -> String {
         .take(200)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+    use evenkeel_core::redact::Redactor;
+
+    struct Stage {
+        dir: tempfile::TempDir,
+        journal: Journal,
+        pulse: Pulse,
+        stop: Stop,
+    }
+
+    /// In a runtime whose time stands still unless it is moved.
+    fn stage(own_process: bool, memory_max_mb: u64) -> Stage {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!(
+            "[target]\nbase_url = 'http://127.0.0.1:1'\n[agent]\nmemory_max_mb = {memory_max_mb}\n"
+        );
+        let config =
+            crate::config::load_text(&text, "x", dir.path(), &Environment::default()).unwrap();
+        let layout = Layout::new(dir.path(), config.profile);
+        layout.create().unwrap();
+        let ledger = evenkeel_ledger::Ledger::open(layout.ledger()).unwrap();
+        let journal = Journal::new(ledger, Arc::new(Redactor::default()));
+        let (_, stop) = crate::stop::pair();
+        let pulse = Pulse::new(&config, &layout, &journal, own_process, &stop).unwrap();
+        Stage {
+            dir,
+            journal,
+            pulse,
+            stop,
+        }
+    }
+
+    impl Stage {
+        /// Whether a sign was given since the last call.
+        fn gave(&self) -> bool {
+            std::fs::remove_file(self.dir.path().join("run/heartbeat")).is_ok()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_lives_is_silent_when_the_other_hangs() {
+        let s = stage(false, 256);
+        for (lives, hangs, limit) in [
+            // Three probes of five seconds come on top for a check.
+            (Loop::Healer, Loop::Watch, ROUND_MAX + PERIOD * 3),
+            (Loop::Watch, Loop::Healer, ROUND_MAX),
+        ] {
+            s.pulse.beat(lives);
+            s.pulse.beat(hangs);
+            tokio::time::advance(limit).await;
+            let _ = s.gave();
+            s.pulse.beat(lives);
+            assert!(s.gave(), "{hangs:?} may still come round");
+            tokio::time::advance(Duration::from_secs(6)).await;
+            s.pulse.beat(lives);
+            assert!(!s.gave(), "{hangs:?} hangs");
+            s.pulse.beat(hangs);
+            assert!(s.gave(), "{hangs:?} goes on");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_are_silent_while_the_ledger_takes_no_entry() {
+        let s = stage(false, 256);
+        let entry = s.journal.under_way();
+        tokio::time::advance(ENTRY_MAX).await;
+        s.pulse.beat(Loop::Healer);
+        assert!(s.gave());
+        tokio::time::advance(Duration::from_secs(6)).await;
+        s.pulse.beat(Loop::Healer);
+        s.pulse.checked();
+        assert!(!s.gave());
+        drop(entry);
+        s.pulse.beat(Loop::Healer);
+        assert!(s.gave());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_work_is_a_sign_of_life_only_within_its_limit() {
+        let s = stage(false, 256);
+        s.pulse.beat(Loop::Watch);
+        let work = async {
+            for _ in 0..12 {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                s.pulse.beat(Loop::Watch);
+            }
+            let _ = s.gave();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            s.pulse.beat(Loop::Watch);
+            s.gave()
+        };
+        // 130 seconds of work, of which 60 were expected and 30 are forgiven.
+        let gave = s.pulse.during(Duration::from_mins(1), work).await;
+        assert!(!gave);
+        assert!(s.gave(), "it came to an end");
+    }
+
+    /// SAFETY 22.
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn too_much_memory_asks_for_an_end_once_and_only_in_a_process_of_its_own() {
+        // Larger than the least cap, as a written-to page counts.
+        let used = vec![1_u8; 24 << 20];
+        let embedded = stage(false, 16);
+        embedded.pulse.beat(Loop::Healer);
+        assert!(!embedded.stop.is_requested());
+        let roomy = stage(true, 65_536);
+        roomy.pulse.beat(Loop::Healer);
+        assert!(!roomy.stop.is_requested());
+        let own = stage(true, 16);
+        own.pulse.beat(Loop::Healer);
+        assert!(own.stop.is_requested());
+        assert!(own.pulse.over_memory().unwrap() > 16 << 20);
+        assert_eq!(used.len(), 24 << 20);
+    }
+}
