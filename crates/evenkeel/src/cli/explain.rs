@@ -34,7 +34,7 @@ pub(super) fn explain(global: &Global, wanted: &str) -> Result<Exit, Failure> {
     })?;
     around(&reader, &entries, &mut story)?;
     if global.json {
-        print(&document(&story, &entries).to_string());
+        print(&document(&story).to_string());
     } else {
         let colour = Style::detect(false) == Style::Terminal { colour: true };
         for line in show::lines(&story, super::table::terminal_width(), colour) {
@@ -134,22 +134,22 @@ fn around(reader: &Reader, entries: &[Entry], story: &mut Story) -> Result<(), F
 }
 
 /// The story as one document.
-fn document(story: &Story, entries: &[Entry]) -> Value {
+fn document(story: &Story) -> Value {
     let whole = |moment: &Moment| {
-        let entry = entries.iter().find(|e| e.sequence == moment.sequence);
+        let entry = &moment.entry;
         json!({
-            "sequence": moment.sequence,
-            "timestamp": moment.at,
+            "sequence": entry.sequence,
+            "timestamp": entry.timestamp,
             "after_ms": moment.after_ms,
             "section": moment.section,
             "event": moment.event,
             "mark": moment.mark,
             "title": moment.title,
             "lines": moment.lines,
-            "action": entry.map(|e| &e.action),
-            "result": entry.map(|e| &e.result),
-            "entry_hash": entry.map(|e| e.entry_hash.to_string()),
-            "payload": entry.and_then(|e| e.payload_json().ok()),
+            "action": entry.action,
+            "result": entry.result,
+            "entry_hash": entry.entry_hash.to_string(),
+            "payload": entry.payload_json().ok(),
         })
     };
     json!({

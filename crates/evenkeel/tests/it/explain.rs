@@ -73,7 +73,7 @@ fn the_whole_story_of_a_healed_cycle() {
     }
 }
 
-/// Every file below `dir` but SQLite's shared memory, which readers touch, with its hash and time of change.
+/// Every file below `dir`, with its hash and time of change.
 fn files(dir: &Path) -> BTreeMap<String, (String, std::time::SystemTime)> {
     let mut found = BTreeMap::new();
     let mut left = vec![dir.to_path_buf()];
@@ -117,7 +117,9 @@ fn a_dry_run_tells_the_exact_plan_and_changes_nothing() {
     std::fs::remove_file(stage.path().join("page.txt")).unwrap();
     let asked = server.requests().len();
     let head = || scalar(&stage.ledger(), "SELECT max(sequence) FROM immutable_log");
-    let (before, head_before) = (files(stage.path()), head());
+    // The ledger is looked at first: whoever reads it leaves SQLite's side files.
+    let head_before = head();
+    let before = files(stage.path());
     for args in [
         &["heal", "error_rate_spike", "--test", "Page", "--dry-run"][..],
         &["playbook", "run", "write_page", "--dry-run"],

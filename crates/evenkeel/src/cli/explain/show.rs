@@ -17,7 +17,7 @@ pub(super) fn lines(story: &Story, width: Option<u16>, colour: bool) -> Vec<Stri
     let seq_width = story
         .moments
         .iter()
-        .map(|m| m.sequence.to_string().len() + 1)
+        .map(|m| m.entry.sequence.to_string().len() + 1)
         .max()
         .unwrap_or(0);
     // Two spaces, the time, two, the entry, two, the mark of four, one.
@@ -33,13 +33,16 @@ pub(super) fn lines(story: &Story, width: Option<u16>, colour: bool) -> Vec<Stri
         let before = format!(
             "  {}  {}  {} ",
             paint.dim(&format!("{time:>time_width$}")),
-            paint.dim(&format!("{:<seq_width$}", format!("#{}", moment.sequence))),
+            paint.dim(&format!(
+                "{:<seq_width$}",
+                format!("#{}", moment.entry.sequence)
+            )),
             mark(moment.mark, &paint),
         );
         out.extend(block(moment, &before, indent, text_width, &paint));
     }
     out.push(String::new());
-    let last = story.moments.last().map_or(0, |m| m.sequence);
+    let last = story.moments.last().map_or(0, |m| m.entry.sequence);
     let hint = format!(
         "#N is the entry in the ledger; `evenkeel ledger prove {last}` proves that it stands there unchanged."
     );

@@ -29,9 +29,7 @@ pub(super) enum Mark {
 #[derive(Clone, Debug)]
 pub(super) struct Moment {
     /// The entry.
-    pub(super) sequence: u64,
-    /// Its time, as it stands there.
-    pub(super) at: String,
+    pub(super) entry: Entry,
     /// Milliseconds since the opening; negative before it.
     pub(super) after_ms: i64,
     /// The part of the story that it belongs to: `Attempt 1`.
@@ -140,7 +138,7 @@ impl Story {
             lines: Vec::new(),
         };
         self.push(entry, "Opening", "anomaly_detected".into(), told);
-        self.moments.sort_by_key(|m| m.sequence);
+        self.moments.sort_by_key(|m| m.entry.sequence);
     }
 
     /// Its anomaly was seen to be gone.
@@ -173,8 +171,7 @@ impl Story {
 
     fn push(&mut self, entry: &Entry, section: &str, event: String, told: tell::Told) {
         self.moments.push(Moment {
-            sequence: entry.sequence,
-            at: entry.timestamp.clone(),
+            entry: entry.clone(),
             after_ms: time(&entry.timestamp) - time(&self.opened_at),
             section: section.to_owned(),
             event,
