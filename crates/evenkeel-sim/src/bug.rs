@@ -29,6 +29,8 @@ pub enum Bug {
     ForgetRecurrence,
     /// Says that people were alerted and alerts nobody.
     NoAlert,
+    /// Is silent when the ledger takes nothing any more.
+    NoAlertWithoutLedger,
     /// Takes a re-test that concluded nothing for one that passed.
     BelieveInconclusive,
     /// Goes by wider rules than it was given.
@@ -41,7 +43,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::SkipSnapshot,
         Self::ActWithoutSnapshot,
         Self::ActBeforeRecord,
@@ -55,6 +57,7 @@ impl Bug {
         Self::LoseAttempts,
         Self::ForgetRecurrence,
         Self::NoAlert,
+        Self::NoAlertWithoutLedger,
         Self::BelieveInconclusive,
         Self::WidenRules,
         Self::IgnoreTier,

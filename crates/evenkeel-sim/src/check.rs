@@ -41,7 +41,7 @@ impl fmt::Display for Report<'_> {
             writeln!(
                 f,
                 "seed {}: item {} [{}]: {} (SAFETY {})",
-                self.trace.seed, v.item, v.workflow, v.rule, v.safety
+                self.trace.scenario.seed, v.item, v.workflow, v.rule, v.safety
             )?;
         }
         self.trace.fmt(f)
@@ -124,7 +124,7 @@ fn stories(trace: &Trace) -> BTreeMap<&str, Story<'_>> {
     for (i, item) in trace.items.iter().enumerate() {
         let (workflow, what) = match item {
             Item::Entry(e) => (e.workflow(), What::Entry(e)),
-            Item::World { workflow, fact } => (workflow.as_str(), What::Fact(fact)),
+            Item::World { workflow, fact, .. } => (workflow.as_str(), What::Fact(fact)),
         };
         if !workflow.is_empty() {
             stories.entry(workflow).or_default().push((i, what));

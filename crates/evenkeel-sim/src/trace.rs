@@ -2,18 +2,20 @@
 //! world. This is all the checkers may see.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use evenkeel_core::Timestamp;
 use serde_json::Value;
 
-use crate::Config;
+use crate::fault::{BenignKind, FaultKind, TelemetryKind};
+use crate::scenario::Scenario;
 
 /// An entry of the virtual ledger.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Its time, as written.
     pub at: Timestamp,
+    /// When it became durable, in milliseconds since the run began, whatever any clock says.
+    pub elapsed: i64,
     /// Its action, as written.
     pub action: &'static str,
     /// Its result, as written.
@@ -49,6 +51,8 @@ pub enum Boundary {
     AfterEffect,
     /// It was stopped in an orderly way, with the cycle parked.
     Stopped,
+    /// Killed from outside, whatever it was at.
+    Killed,
 }
 
 /// How much of a step really happened.
@@ -76,6 +80,8 @@ pub enum Fact {
         step: usize,
         /// What was carried out.
         action: &'static str,
+        /// It changes something.
+        changes: bool,
         /// Running it twice does no more than running it once.
         repeatable: bool,
         /// How much of it happened.
@@ -106,12 +112,59 @@ pub enum Fact {
     /// Somebody else changed the target.
     Meddled {
         /// The key.
-        key: &'static str,
+        key: String,
     },
-    /// The clock was set back.
-    ClockSetBack {
-        /// By this much.
+    /// The wall clock was set.
+    ClockSet {
+        /// By so many milliseconds; negative is back.
         by_ms: i64,
+    },
+    /// The cause of a fault began.
+    FaultBegan {
+        /// Its index in the scenario.
+        fault: usize,
+        /// What it is.
+        kind: FaultKind,
+        /// The service that it strikes.
+        service: &'static str,
+    },
+    /// The cause of a fault is gone.
+    FaultEnded {
+        /// Its index in the scenario.
+        fault: usize,
+    },
+    /// Something that is no fault.
+    Benign {
+        /// What.
+        kind: BenignKind,
+        /// Where.
+        service: &'static str,
+    },
+    /// Measurements of a service are at fault from here on.
+    TelemetryBegan {
+        /// How.
+        kind: TelemetryKind,
+    },
+    /// They are right again.
+    TelemetryEnded {
+        /// How they were not.
+        kind: TelemetryKind,
+    },
+    /// The ledger's disk takes nothing from here on.
+    DiskFull,
+    /// It does again.
+    DiskFree,
+    /// The ledger refused a record.
+    LedgerRefused,
+    /// The detectors found something that may be acted on.
+    Raised {
+        /// What and where, as they name it.
+        key: String,
+    },
+    /// The detectors noted something that is never acted on.
+    Noted {
+        /// What kind.
+        kind: String,
     },
     /// The healer died.
     Died {
@@ -136,6 +189,8 @@ pub enum Item {
     Entry(Entry),
     /// Something happened in the world.
     World {
+        /// When, in milliseconds since the run began, whatever any clock says.
+        at: i64,
         /// The cycle it happened for; empty between cycles.
         workflow: String,
         /// What.
@@ -159,35 +214,22 @@ pub struct Limits {
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// The seed it came from.
-    pub seed: u64,
-    /// How it was configured.
-    pub config: Config,
+    /// What was run.
+    pub scenario: Scenario,
     /// Its limits.
     pub limits: Limits,
     /// What happened, in order.
     pub items: Vec<Item>,
     /// Why the ledger could not be replayed, if that happened.
     pub unreadable: Option<String>,
+    /// Checks of the watchdog.
+    pub checks: u64,
 }
 
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {} with {:?}", self.seed, self.config)?;
-        writeln!(f, "{:?}", self.limits)?;
-        for (i, item) in self.items.iter().enumerate() {
-            match item {
-                Item::Entry(e) => {
-                    writeln!(f, "{i:4} {} {} {}: {}", e.at, e.action, e.result, e.text)?;
-                }
-                Item::World { workflow, fact } => {
-                    writeln!(f, "{i:4}     world [{workflow}] {fact:?}")?;
-                }
-            }
-        }
-        match &self.unreadable {
-            Some(e) => writeln!(f, "the ledger cannot be replayed: {e}"),
-            None => Ok(()),
-        }
+impl Trace {
+    /// Cycles that were opened.
+    pub fn cycles(&self) -> u64 {
+        let opened = |item: &&Item| matches!(item, Item::Entry(e) if e.event() == "opened");
+        self.items.iter().filter(opened).count() as u64
     }
 }

@@ -94,7 +94,7 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
         match entry.event() {
             "opened" => {
                 text(&payload["anomaly"]["type"]).clone_into(&mut kind);
-                key = format!("{kind}/{}", text(&payload["anomaly"]["test"]));
+                key = key_of(&payload["anomaly"]);
                 let prior = number(&payload["prior_attempts"]);
                 let now = failed.get(&kind).copied().unwrap_or(0);
                 let by_hand = payload["plan"].is_object();
@@ -164,6 +164,15 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
             _ => {}
         }
     }
+}
+
+/// Type and place of an anomaly.
+fn key_of(anomaly: &Value) -> String {
+    let place = ["test", "series", "service"]
+        .into_iter()
+        .find_map(|name| anomaly[name].as_str())
+        .unwrap_or("");
+    format!("{}/{place}", text(&anomaly["type"]))
 }
 
 fn text(value: &Value) -> &str {
