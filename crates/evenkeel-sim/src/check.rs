@@ -5,6 +5,7 @@
 
 mod acts;
 mod attempts;
+mod causes;
 mod ends;
 mod replay;
 
@@ -61,6 +62,8 @@ pub fn check(trace: &Trace) -> Vec<Violation> {
     ends::one_at_a_time(trace, &mut found);
     attempts::remembered(trace, &mut found);
     replay::check(trace, &mut found);
+    causes::check(trace, &mut found);
+    causes::victims(trace, &mut found);
     found.violations
 }
 
@@ -131,4 +134,13 @@ fn stories(trace: &Trace) -> BTreeMap<&str, Story<'_>> {
         }
     }
     stories
+}
+
+/// Type and place of an anomaly: what makes two findings the same one while it lasts.
+fn key_of(anomaly: &serde_json::Value) -> String {
+    let place = ["test", "series", "service"]
+        .into_iter()
+        .find_map(|name| anomaly[name].as_str())
+        .unwrap_or("");
+    format!("{}/{place}", anomaly["type"].as_str().unwrap_or(""))
 }

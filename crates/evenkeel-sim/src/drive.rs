@@ -50,6 +50,8 @@ pub(crate) struct Driver {
     /// When the last cycle ended.
     cycle_end: i64,
     gave_up: bool,
+    /// How often it was started again.
+    starts: u32,
 }
 
 impl Driver {
@@ -70,6 +72,7 @@ impl Driver {
             news: 0,
             cycle_end: -1,
             gave_up: false,
+            starts: 0,
             scenario,
         }
     }

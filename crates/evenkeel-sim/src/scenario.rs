@@ -51,6 +51,8 @@ pub struct Watch {
     pub interval_ms: i64,
     /// Nothing is left out: a check at each interval, whatever there is to see.
     pub every_check: bool,
+    /// Every service is measured at each check, and not only those to which something has happened.
+    pub every_service: bool,
 }
 
 /// What a run is made of.

@@ -118,6 +118,9 @@ impl World {
                 leaked_mb: 0.0,
                 leaked_at: 0,
                 size: 1.0,
+                touched: 0,
+                counted: (0.0, 0.0),
+                counted_at: 0,
             })
             .collect::<Vec<_>>();
         let mut world = Self {

@@ -94,17 +94,14 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
         match entry.event() {
             "opened" => {
                 text(&payload["anomaly"]["type"]).clone_into(&mut kind);
-                key = key_of(&payload["anomaly"]);
+                key = super::key_of(&payload["anomaly"]);
                 let prior = number(&payload["prior_attempts"]);
                 let now = failed.get(&kind).copied().unwrap_or(0);
-                let by_hand = payload["plan"].is_object();
                 let recurs = past.get(&key).filter(|p| {
-                    !by_hand
-                        && p.resolved
+                    p.resolved
                         && entry.at.millis_since(p.closed_at) < trace.limits.recurrence_window_ms
                 });
                 let expected = match recurs {
-                    _ if by_hand => 0,
                     Some(p) => now.max(p.failed) + 1,
                     None => now,
                 };
@@ -164,15 +161,6 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
             _ => {}
         }
     }
-}
-
-/// Type and place of an anomaly.
-fn key_of(anomaly: &Value) -> String {
-    let place = ["test", "series", "service"]
-        .into_iter()
-        .find_map(|name| anomaly[name].as_str())
-        .unwrap_or("");
-    format!("{}/{place}", text(&anomaly["type"]))
 }
 
 fn text(value: &Value) -> &str {

@@ -114,6 +114,7 @@ impl Driver {
         self.world.note(&id, Fact::Died { boundary });
         self.rebuild(&id);
         self.watchdog = watchdog(&self.scenario);
+        self.starts += 1;
         self.world.pass(gone_ms, &id);
         while self.world.disk_full {
             let Some(next) = self.world.next_happening() else {

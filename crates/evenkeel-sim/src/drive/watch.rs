@@ -99,7 +99,12 @@ impl Driver {
         found: i64,
     ) -> Result<(), ReplayError> {
         anomalies.sort_by_key(|a| std::cmp::Reverse(a.severity));
+        let starts = self.starts;
         for anomaly in anomalies {
+            // What was found before a death went with it.
+            if self.starts != starts {
+                break;
+            }
             self.news = self.world.elapsed();
             // It was found before the last fix: perhaps it is gone.
             if self.cycle_end >= found && self.world.measure(&anomaly).normal {

@@ -70,6 +70,7 @@ pub(super) fn scenario(seed: u64, config: &Config) -> Scenario {
         watch: Watch {
             interval_ms: MINUTE_MS,
             every_check: config.every_check,
+            every_service: config.every_check || config.mix == Mix::Telemetry,
         },
         services,
         bug: config.bug,
@@ -90,9 +91,9 @@ fn services(rng: &mut Rng) -> Vec<ServiceSpec> {
                 load,
                 swing: f64::from(rng.below(400)) / 1000.0,
                 peak: rng.unit(),
-                growth: f64::from(rng.below(1000)) / 1_000_000.0,
-                // Eight workers have work for two to three of them on an average day.
-                per_worker: load / (f64::from(rng.between(20, 30) as i32) / 10.0),
+                growth: f64::from(rng.below(300)) / 1_000_000.0,
+                // Eight workers have work for two of them or so on an average day.
+                per_worker: load / (rng.between(15, 25) as f64 / 10.0),
                 latency_ms: rng.between(10, 250) as f64,
                 memory_mb: rng.between(40, 800) as f64,
                 start_ms: rng.between(500, 20_000),

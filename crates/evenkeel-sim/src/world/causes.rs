@@ -138,10 +138,10 @@ impl World {
                 if self.jobs[i] && b.service == s {
                     match b.kind {
                         BenignKind::Cron => {
-                            strain.load *= 1.4;
+                            strain.load *= 1.2;
                             strain.extra_mb += spec.memory_mb * 0.3;
                         }
-                        _ => strain.load *= 1.6,
+                        _ => strain.load *= 1.3,
                     }
                 }
             }
@@ -157,6 +157,9 @@ impl World {
             }
             let leaked = service.leaked(now);
             let service = &mut self.services[s];
+            if service.strain != strain || service.started == now || service.life != Life::Up {
+                service.touched = now;
+            }
             service.leaked_mb = leaked;
             service.leaked_at = now;
             service.strain = strain;

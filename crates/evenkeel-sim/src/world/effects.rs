@@ -154,8 +154,7 @@ impl World {
                     if extent == Extent::Half {
                         self.end_process(*s);
                     } else {
-                        let ms = self.scenario.services[*s].start_ms;
-                        self.start_process(*s, ms);
+                        self.try_to_start(*s);
                     }
                 }
                 return (self.wait_ready(&services, workflow), Value::Null);
@@ -207,8 +206,7 @@ impl World {
     fn start_down(&mut self, services: &[usize]) {
         for s in services {
             if self.services[*s].life == Life::Down {
-                let ms = self.scenario.services[*s].start_ms;
-                self.start_process(*s, ms);
+                self.try_to_start(*s);
             }
         }
     }
@@ -329,8 +327,7 @@ impl World {
         let again = self.indexes(&Services::Many(restart));
         for s in &again {
             if !self.ground.target.held.contains(s) {
-                let ms = self.scenario.services[*s].start_ms;
-                self.start_process(*s, ms);
+                self.try_to_start(*s);
             }
         }
         self.wait_ready(&again, &cycle.workflow_id);

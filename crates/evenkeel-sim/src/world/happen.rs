@@ -16,8 +16,8 @@ pub(super) enum Happening {
     FlapOff(usize),
     /// A fault strikes the process that was started after its last strike.
     StrikesAgain(usize, u64),
-    /// The process of a service is ready, or not, after its start.
-    Started(usize, u64),
+    /// The process of a service is ready, or has failed to come up, after its start.
+    Started(usize, u64, bool),
     OutOfMemory(usize, u64),
     BenignBegins(usize),
     BenignEnds(usize),
@@ -66,9 +66,17 @@ impl World {
             }
             self.queue.pop();
             self.now = self.now.max(at);
+            self.count();
             self.happen(what);
         }
         self.now = self.now.max(then);
+    }
+
+    /// Brings the counters of all services up to now, before something changes what they count.
+    fn count(&mut self) {
+        for (service, spec) in self.services.iter_mut().zip(&self.scenario.services) {
+            service.count(spec, self.now);
+        }
     }
 
     fn happen(&mut self, what: Happening) {
@@ -109,11 +117,12 @@ impl World {
                     self.strike(i);
                 }
             }
-            Happening::Started(s, process) => {
-                let fails = self.broken_start(s) || self.rng.chance(self.odds.start_fails);
+            Happening::Started(s, process, fails) => {
+                let fails = fails || self.broken_start(s);
                 let service = &mut self.services[s];
                 if service.process == process && matches!(service.life, Life::Starting(_)) {
                     service.life = if fails { Life::Down } else { Life::Up };
+                    service.touched = self.now;
                     let signal = if fails { Signal::Ended(s) } else { Signal::Ready(s) };
                     self.signals.push(signal);
                 }
@@ -198,6 +207,18 @@ impl World {
 
     /// A new process in the place of whatever was there, ready after so many milliseconds.
     pub(super) fn start_process(&mut self, s: usize, ready_after_ms: i64) {
+        self.start(s, ready_after_ms, false);
+    }
+
+    /// The same by Evenkeel: it may fail.
+    pub(super) fn try_to_start(&mut self, s: usize) {
+        let fails = self.rng.chance(self.odds.start_fails);
+        let ms = self.scenario.services[s].start_ms;
+        self.start(s, ms, fails);
+    }
+
+    fn start(&mut self, s: usize, ready_after_ms: i64, fails: bool) {
+        self.count();
         let now = self.now;
         let read = in_force(&self.ground);
         let service = &mut self.services[s];
@@ -209,7 +230,7 @@ impl World {
         service.life = Life::Starting(now + ready_after_ms);
         let process = service.process;
         self.ground.target.held.remove(&s);
-        self.at(now + ready_after_ms, Happening::Started(s, process));
+        self.at(now + ready_after_ms, Happening::Started(s, process, fails));
         self.restarted(s, process);
         self.refresh();
     }

@@ -69,6 +69,15 @@ impl Strain {
         no_connection: false,
     };
 
+    /// Nothing is wrong beyond what its service always has.
+    pub fn is_calm(&self, spec: &ServiceSpec) -> bool {
+        let calm = Self {
+            errors: spec.error_share,
+            ..Self::NONE
+        };
+        *self == calm
+    }
+
     /// Another share of requests fails, apart from those that fail already.
     pub fn fail(&mut self, share: f64) {
         self.errors = 1.0 - (1.0 - self.errors) * (1.0 - share.clamp(0.0, 1.0));
@@ -94,6 +103,12 @@ pub struct Service {
     pub leaked_at: i64,
     /// What its version needs in memory, as a share of what it was set up with.
     pub size: f64,
+    /// When something about it changed last, in milliseconds since the run began.
+    pub touched: i64,
+    /// Requests and failed ones since its counters were read last.
+    pub counted: (f64, f64),
+    /// Until when they are counted, in milliseconds since the run began.
+    pub counted_at: i64,
 }
 
 /// What a client of a service would see.
@@ -146,6 +161,18 @@ impl Service {
         #[expect(clippy::cast_possible_truncation, reason = "at most 100 000 hours")]
         let ms = (hours * HOUR_MS as f64) as i64;
         Some(now + ms.max(1))
+    }
+
+    /// Counts requests up to `now`, as they were since the last time. What nobody answers is not counted: whoever
+    /// counts is gone.
+    pub fn count(&mut self, spec: &ServiceSpec, now: i64) {
+        let seen = self.seen(spec, now);
+        if seen.reach == Reach::Answers {
+            let requests = seen.load * (now - self.counted_at).max(0) as f64 / 1000.0;
+            self.counted.0 += requests;
+            self.counted.1 += requests * seen.errors;
+        }
+        self.counted_at = now;
     }
 
     /// What is seen of it at `now`.
@@ -235,6 +262,9 @@ mod tests {
             leaked_mb: 0.0,
             leaked_at: 0,
             size: 1.0,
+            touched: 0,
+            counted: (0.0, 0.0),
+            counted_at: 0,
         }
     }
 

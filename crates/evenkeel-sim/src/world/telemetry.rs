@@ -75,9 +75,11 @@ impl Collectors {
     pub(crate) fn collect(&mut self, world: &mut World, watchdog: &mut Watchdog) {
         let wall = world.wall();
         for s in 0..self.of.len() {
+            if !world.is_worth_a_look(s) {
+                continue;
+            }
             let spec = &world.scenario().services[s];
             let seen = world.services[s].seen(spec, world.elapsed());
-            let interval_s = world.scenario().watch.interval_ms as f64 / 1000.0;
             let (life, process) = (world.services[s].life, world.services[s].process);
             let kind = world.telemetry[s];
             let of = &mut self.of[s];
@@ -122,8 +124,9 @@ impl Collectors {
                 watchdog.observe(&of.probe);
             }
             if seen.reach == Reach::Answers || kind == Some(TelemetryKind::Reset) {
-                let total = (seen.load * interval_s).max(1.0);
-                let failed = world.failures(if lies { 0.9 } else { seen.errors }, total);
+                let (total, failed) = world.read_counters(s);
+                let share = if lies { 0.9 } else { failed / total };
+                let failed = world.failures(share, total);
                 of.counts.at = at;
                 of.counts.value = counts(kind, failed, total);
                 watchdog.observe(&of.counts);

@@ -90,12 +90,35 @@ impl World {
         (mean + self.noise.bell() * spread).round().clamp(0.0, requests)
     }
 
+    /// What a service counted since this was asked last, or within a minute where that was long ago: requests, at
+    /// least one, and failed ones.
+    pub(super) fn read_counters(&mut self, s: usize) -> (f64, f64) {
+        let (spec, service) = (&self.scenario.services[s], &mut self.services[s]);
+        service.count(spec, self.now);
+        let (total, failed) = std::mem::take(&mut service.counted);
+        let minute = spec.load * 60.0;
+        let kept = (minute * 2.0 / total.max(1.0)).min(1.0);
+        ((total * kept).max(1.0), failed * kept)
+    }
+
     fn p95(&mut self, s: usize) -> f64 {
         let seen = self.services[s].seen(&self.scenario.services[s], self.now);
         if seen.reach != Reach::Answers {
             return DEADLINE_MS;
         }
         seen.latency_ms * (1.3 + 0.05 * self.noise.bell())
+    }
+
+    /// Whether a service may have anything to show: where nothing has happened for a while and nothing is wrong, its
+    /// measures are those of the last time.
+    pub fn is_worth_a_look(&self, s: usize) -> bool {
+        const SETTLED_MS: i64 = 15 * crate::fault::MINUTE_MS;
+        let (service, spec) = (&self.services[s], &self.scenario.services[s]);
+        self.scenario.watch.every_service
+            || self.telemetry[s].is_some()
+            || self.now - service.touched < SETTLED_MS
+            || service.life != Life::Up
+            || !service.strain.is_calm(spec)
     }
 
     /// Whether any service is in a state that its users feel: for deciding where to look, and for judges.
