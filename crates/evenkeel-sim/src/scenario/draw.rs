@@ -125,6 +125,11 @@ fn fault(rng: &mut Rng, kind: FaultKind, service: usize, at: i64) -> Fault {
             rng.pick([5, 15, 60, 600]) * MINUTE_MS,
         )
     });
+    // What comes and goes for ever is a mix of its own.
+    let lasts = match (lasts, flaps) {
+        (None, Some(_)) => Some(rng.pick([45, 180, 1440]) * MINUTE_MS),
+        (lasts, _) => lasts,
+    };
     let returns = (matches!(kind, K::Crash | K::Hang) && rng.chance(400))
         .then(|| rng.pick([1, 10, 45, 300]) * MINUTE_MS);
     Fault {
