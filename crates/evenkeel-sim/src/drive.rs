@@ -98,6 +98,11 @@ impl Driver {
                 self.check()?;
             }
         }
+        self.end()
+    }
+
+    /// What it leaves behind; the ledger is folded once more.
+    fn end(mut self) -> Result<Trace, ReplayError> {
         self.rebuild("");
         let rules = self.scenario.rules;
         Ok(Trace {

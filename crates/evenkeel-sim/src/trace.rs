@@ -178,6 +178,11 @@ pub enum Fact {
         /// All it knew before and all it knows now, as JSON, when that is not the same.
         differs: Option<(String, String)>,
     },
+    /// The run is over, and the target was compared with how it was before.
+    LeftAs {
+        /// Nothing is different.
+        as_before: bool,
+    },
     /// The driver stopped after its own bound of turns: a cycle did not end.
     GaveUp,
 }

@@ -10,6 +10,7 @@ mod effects;
 mod happen;
 pub mod plans;
 mod prepare;
+pub mod script;
 pub mod service;
 pub mod target;
 pub mod telemetry;
@@ -29,6 +30,7 @@ use crate::scenario::Scenario;
 use crate::trace::{Fact, Item};
 use causes::Cause;
 use happen::Happening;
+use script::Script;
 use service::{InForce, Life, Service, Strain};
 use target::{Ground, Target};
 
@@ -91,6 +93,8 @@ pub struct World {
     pub telemetry: Vec<Option<TelemetryKind>>,
     /// When anything changed last.
     pub changed: i64,
+    /// What goes wrong on purpose.
+    pub script: Script,
     snapshots: BTreeMap<String, Target>,
     deaths: u32,
     parks: u32,
@@ -140,6 +144,7 @@ impl World {
             to_healer: Vec::new(),
             disk_full: false,
             changed: 0,
+            script: Script::default(),
             snapshots: BTreeMap::new(),
             deaths: 0,
             parks: 0,

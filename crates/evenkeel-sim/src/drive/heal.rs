@@ -7,7 +7,7 @@ use evenkeel_core::cycle::Cycle;
 use evenkeel_core::event::{AlertRef, Event, SnapshotRef, Trigger};
 use evenkeel_core::healer::{Admission, ReplayError};
 use evenkeel_core::playbook::plan::ChosenBy;
-use evenkeel_core::playbook::{Plan, RollbackOutcome};
+use evenkeel_core::playbook::{Action, Plan, RollbackOutcome};
 use evenkeel_core::Effect;
 use evenkeel_detect::Scope;
 
@@ -16,7 +16,8 @@ use super::ledger::Fate;
 use super::watch::anomaly;
 use crate::bug::Bug;
 use crate::library;
-use crate::trace::{Boundary, Fact};
+use crate::trace::{Boundary, Fact, Trace};
+use crate::world::script::Script;
 use crate::world::{ToHealer, plans};
 
 /// Most turns in one cycle before the driver gives up; far above what [`crate::check`] allows.
@@ -95,6 +96,30 @@ impl Driver {
         Ok(())
     }
 
+    /// One plan of a person's, with one thing going wrong; the target is compared with how it was before.
+    ///
+    /// # Panics
+    /// When the healer refuses an event that answers the effect it asked for: its table has a hole.
+    pub(crate) fn rehearse(mut self, plan: &Plan, script: Script) -> Trace {
+        for step in &plan.steps {
+            if let Action::SetTunable(a) = &step.action {
+                self.world.ground.have(&a.name);
+            }
+        }
+        self.world.script = script;
+        let before = self.world.ground.target.clone();
+        let wall = self.world.wall();
+        let mut asked = anomaly(AnomalyType::MANUAL_REQUEST, Severity::Low, wall);
+        asked.series = Some(format!("playbook/{}", plan.playbook));
+        let went = self
+            .admit(&asked, Trigger::Operator, Some(plan.clone()))
+            .and_then(|_| self.heal());
+        let as_before = self.world.ground.same_as(&before);
+        self.world.note("", Fact::LeftAs { as_before });
+        went.and_then(|()| self.end())
+            .unwrap_or_else(|e| panic!("{} with {script:?}: {e}", plan.playbook))
+    }
+
     /// Runs the open cycle to its end, while the detectors rest.
     pub(super) fn heal(&mut self) -> Result<(), ReplayError> {
         if self.healer.open.is_none() {
@@ -135,7 +160,9 @@ impl Driver {
                 self.restart(Boundary::Killed, gone_ms)?;
                 continue;
             }
-            if self.world.dies() {
+            let lost = matches!(effect, Effect::RunStep { step } if self.world.script.loses == Some(step));
+            if lost || self.world.dies() {
+                self.world.script.loses = None;
                 self.restart(Boundary::AfterEffect, 2_000)?;
                 continue;
             }

@@ -62,6 +62,12 @@ impl Driver {
         }
         self.healer.apply(&HealerEvent::Cycle(stamped))?;
         self.rerun_wrongly(&after);
+        if let Some(n) = self.world.script.dies_after {
+            self.world.script.dies_after = n.checked_sub(1).filter(|n| *n > 0);
+            if n == 1 {
+                self.restart(Boundary::BeforeEffect, 2_000)?;
+            }
+        }
         Ok(Fate::Durable)
     }
 

@@ -117,6 +117,10 @@ impl World {
                 "timed out",
             ),
         };
+        let (extent, ok, message) = match self.script.fails {
+            Some((fails, extent)) if fails == step => (extent, false, "timed out"),
+            _ => (extent, ok, message),
+        };
         let workflow = cycle.workflow_id.clone();
         self.note(
             &workflow,
@@ -255,7 +259,7 @@ impl World {
         let anomaly = &cycle.anomaly;
         let reading = self.measure(anomaly);
         let inconclusive = self.rng.chance(self.odds.inconclusive);
-        let passed = reading.normal;
+        let passed = self.script.helps.unwrap_or(reading.normal);
         self.note(
             &cycle.workflow_id,
             Fact::Looked {
@@ -289,6 +293,7 @@ impl World {
             self.pass(piece, &cycle.workflow_id);
             normal &= self.measure(&cycle.anomaly).normal;
         }
+        let normal = self.script.helps.unwrap_or(normal);
         self.note(&cycle.workflow_id, Fact::Watched { normal });
         Event::Settled {
             stayed_normal: normal,
@@ -302,7 +307,7 @@ impl World {
             .map(evenkeel_core::cycle::Run::undo_ops)
             .unwrap_or_default();
         // A rollback that breaks off does a part, none, or all of it, and then says that it failed.
-        let breaks = self.rng.chance(self.odds.rollback_fails);
+        let breaks = self.script.rollback_breaks || self.rng.chance(self.odds.rollback_fails);
         let from = if breaks {
             let n = u32::try_from(ops.len()).unwrap_or(0);
             self.rng.below(n + 1) as usize

@@ -13,7 +13,6 @@ use serde_json::{Map, Value, json};
 
 use super::World;
 use super::service::Life;
-use super::target::TUNABLES;
 
 impl World {
     pub(super) fn prepare(&mut self, cycle: &Cycle, step: usize) -> Event {
@@ -40,12 +39,12 @@ impl World {
 
     /// What conditions and templates may speak of.
     pub(super) fn scope(&self, cycle: &Cycle, plan: Option<&Plan>) -> Value {
-        let tunables: Map<String, Value> = TUNABLES
+        let tunables: Map<String, Value> = self
+            .ground
+            .target
+            .settings
             .iter()
-            .filter_map(|(name, _)| {
-                let value = self.ground.target.settings.get(*name)?;
-                Some(((*name).to_owned(), value.clone()))
-            })
+            .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         let services: Vec<&str> = self.scenario.services.iter().map(|s| s.name).collect();
         json!({
@@ -66,6 +65,7 @@ impl World {
         anomaly: &Anomaly,
     ) -> Result<Option<Prepared>, String> {
         if let Some(when) = &planned.when
+            && !self.script.all_hold
             && !expression::eval_condition(when, scope).map_err(|e| e.to_string())?
         {
             return Ok(None);
@@ -131,7 +131,9 @@ impl World {
             Action::RunCommand(a) => {
                 let mark = mark_of(&Action::RunCommand(a.clone()));
                 let mut undo = Vec::new();
-                if !a.undo_argv.is_empty() {
+                if a.undo_argv.is_empty() {
+                    self.ground.is_for_good(mark);
+                } else {
                     // What it puts back is written into it, as a plan of the user's would.
                     let mut argv = a.undo_argv.clone();
                     argv.push(self.mark(&mark).to_string());
@@ -148,11 +150,17 @@ impl World {
                 let undo = a.undo_statement.as_ref().map(|statement| {
                     format!("{statement} -- {}", self.mark(&mark))
                 });
-                if let Some(statement) = &undo {
-                    self.ground.promise(&mark, statement.clone());
+                match &undo {
+                    Some(statement) => self.ground.promise(&mark, statement.clone()),
+                    None => self.ground.is_for_good(mark),
                 }
                 let undo = undo.map(|statement| UndoOp::Sql { statement });
                 (Action::Sql(a), undo.into_iter().collect())
+            }
+            Action::HttpRequest(a) => {
+                let action = Action::HttpRequest(a);
+                self.ground.is_for_good(mark_of(&action));
+                (action, Vec::new())
             }
             other => (other, Vec::new()),
         })

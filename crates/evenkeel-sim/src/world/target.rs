@@ -46,6 +46,8 @@ pub struct Ground {
     /// As it is.
     pub target: Target,
     meddled: BTreeSet<String>,
+    /// Marks that nothing takes back: whoever wrote the plan said so.
+    for_good: BTreeSet<String>,
     foreign: i64,
     /// What a text that takes something back puts back: the mark, and its value then.
     undo_book: BTreeMap<String, (String, i64)>,
@@ -66,6 +68,7 @@ impl Ground {
                 held: BTreeSet::new(),
             },
             meddled: BTreeSet::new(),
+            for_good: BTreeSet::new(),
             foreign: 1_000_000,
             undo_book: BTreeMap::new(),
         }
@@ -84,7 +87,7 @@ impl Ground {
     pub fn same_as(&self, other: &Target) -> bool {
         let zero = |map: &BTreeMap<String, i64>| {
             map.iter()
-                .filter(|(_, n)| **n != 0)
+                .filter(|(k, n)| **n != 0 && !self.for_good.contains(*k))
                 .map(|(k, n)| (k.clone(), *n))
                 .collect::<Vec<_>>()
         };
@@ -151,6 +154,17 @@ impl Ground {
     pub fn promise(&mut self, mark: &str, undo: String) {
         let now = self.target.marks.get(mark).copied().unwrap_or(0);
         self.undo_book.insert(undo, (mark.to_owned(), now));
+    }
+
+    /// Nothing takes this mark back.
+    pub fn is_for_good(&mut self, mark: String) {
+        self.for_good.insert(mark);
+    }
+
+    /// The target has a setting of this name, at least from now on.
+    pub fn have(&mut self, name: &str) {
+        let settings = &mut self.target.settings;
+        settings.entry(name.to_owned()).or_insert(json!(10));
     }
 
     /// Does what only the program itself knows.
