@@ -1,25 +1,26 @@
 //! One healing cycle: the state machine of DESIGN section 3.
 //!
 //! [`Cycle::apply`] is the only transition table there is; live runs and replay both go through it. What it does not
-//! list is an [`InvalidTransition`], never a default. At any moment a cycle that is not closed has exactly one
-//! [`Effect`] due ([`Cycle::effect`]), so there is always a way on.
+//! list is an [`InvalidTransition`], never a default. At any moment a cycle that is neither closed, nor put aside, nor
+//! held, nor waiting for a person has exactly one [`Effect`] due ([`Cycle::effect`]), so there is always a way on.
 //!
 //! **Invariants**, held by the types and shown by property tests: no step runs in an attempt without a snapshot taken
-//! in that attempt; no step runs without its prepared intent; failed attempts never exceed the rules; a closed cycle
-//! takes no further event.
+//! in that attempt; no step runs without its prepared intent; a step of a plan that needs approval runs only after a
+//! person said yes to exactly that plan; failed attempts never exceed the rules; a closed cycle takes no further event.
+
+mod table;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::anomaly::Anomaly;
 use crate::effect::Effect;
-pub use crate::outcome::{Outcome, Rules, RunVerdict};
+pub use crate::outcome::{Outcome, RefusalKind, Rules, RunVerdict};
 
+use crate::approval::{self, Approval, ApprovalRequest};
 use crate::event::{Advice, AlertRef, Event, SnapshotRef, Trigger, Verification};
-use crate::playbook::plan::ChosenBy;
-use crate::playbook::{
-    OnFailure, Plan, PlannedStep, Prepared, RollbackOutcome, StepOutcome, Tier, UndoOp,
-};
+use crate::playbook::{Plan, Prepared, RollbackOutcome, StepOutcome, UndoOp};
+use crate::policy::{Mode, Policy, limits};
 use crate::time::Timestamp;
 
 /// After this many crashes of Evenkeel in one cycle a step of unknown outcome is taken back instead of tried again;
@@ -34,6 +35,18 @@ pub enum Phase {
     Snapshotting,
     /// Choosing a playbook.
     Selecting,
+    /// About to ask a person whether the chosen plan may run.
+    Requesting,
+    /// Waiting for a person's answer.
+    AwaitingApproval {
+        /// What is asked.
+        request: ApprovalRequest,
+    },
+    /// Time has passed: looking again before anything is done.
+    Rechecking {
+        /// Where the cycle goes on when the anomaly is still there.
+        next: Box<Phase>,
+    },
     /// Making a step concrete.
     Preparing {
         /// Index of the step.
@@ -100,8 +113,10 @@ pub struct StepRun {
     pub outcome: Option<StepOutcome>,
     /// Why it was skipped or refused, if it was.
     pub note: Option<String>,
-    /// How often it has been tried again.
+    /// How often it has been tried again after a failure.
     pub retried: u32,
+    /// How often it was prepared.
+    pub tries: u32,
 }
 
 /// One attempt: one run of one playbook.
@@ -117,8 +132,12 @@ pub struct Run {
     pub finished_at: Option<Timestamp>,
     /// What it does.
     pub plan: Plan,
-    /// The snapshot taken before it.
-    pub snapshot: SnapshotRef,
+    /// The snapshot taken before it; none in shadow mode.
+    pub snapshot: Option<SnapshotRef>,
+    /// Shadow mode: its steps are prepared and never run.
+    pub shadow: bool,
+    /// Who approved it, where that was needed.
+    pub approval: Option<Approval>,
     /// Its steps so far.
     pub steps: Vec<StepRun>,
     /// The last re-test.
@@ -173,6 +192,8 @@ pub struct Cycle {
     pub anomaly: Anomaly,
     /// Who found it.
     pub trigger: Trigger,
+    /// The limit that leaves nothing but to alert, where it is one.
+    pub refused: Option<RefusalKind>,
     /// Its rules.
     pub rules: Rules,
     /// Failed attempts for this anomaly type, those before this cycle included.
@@ -181,10 +202,20 @@ pub struct Cycle {
     pub phase: Phase,
     /// Put aside while Evenkeel stops.
     pub parked: bool,
+    /// Why nothing more is begun for now.
+    pub held: Option<String>,
+    /// How long it has waited for people, in milliseconds: for approvals, and held.
+    pub waited_ms: i64,
+    /// Since when it waits for people, where it does.
+    pub waits_since: Option<Timestamp>,
     /// How often Evenkeel crashed while this cycle was open.
     pub crashes: u32,
     /// The plan that the next attempt will run, when somebody has chosen it already.
     pub chosen_plan: Option<Plan>,
+    /// How freely that plan may act.
+    pub chosen_mode: Mode,
+    /// A person's yes to that plan; used up by the attempt.
+    pub approval: Option<Approval>,
     /// The snapshot of the coming attempt.
     pub snapshot: Option<SnapshotRef>,
     /// Attempts, oldest first; the last one may be under way.
@@ -227,6 +258,7 @@ impl Cycle {
             prior_attempts,
             recurrence_of,
             plan,
+            refusal,
         } = event
         else {
             return Err(InvalidTransition {
@@ -241,12 +273,22 @@ impl Cycle {
             closed_at: None,
             anomaly: (**anomaly).clone(),
             trigger: *trigger,
+            refused: refusal.as_ref().map(|r| r.kind),
             rules: *rules,
             failed_attempts: *prior_attempts,
-            phase: Phase::Snapshotting,
+            phase: if rules.mode == Mode::Shadow && plan.is_none() {
+                Phase::Selecting
+            } else {
+                Phase::Snapshotting
+            },
             parked: false,
+            held: None,
+            waited_ms: 0,
+            waits_since: None,
             crashes: 0,
             chosen_plan: plan.as_deref().cloned(),
+            chosen_mode: Mode::Auto,
+            approval: None,
             snapshot: None,
             runs: Vec::new(),
             next_advisor: 0,
@@ -258,20 +300,31 @@ impl Cycle {
                 .collect(),
             alert: None,
         };
-        if *prior_attempts >= rules.max_attempts && plan.is_none() {
+        if let Some(refusal) = refusal {
+            cycle.refusals.push(refusal.reason.clone());
+            cycle.phase = Phase::Alerting {
+                outcome: Outcome::HumanAlert,
+                reason: refusal.reason.clone(),
+            };
+        } else if *prior_attempts >= rules.max_attempts
+            && plan.is_none()
+            && rules.mode != Mode::Shadow
+        {
             cycle.phase = cycle.ask_or_alert("earlier cycles have used all attempts");
         }
         Ok(cycle)
     }
 
-    /// The one thing that is due now; nothing when the cycle is closed or parked.
+    /// The one thing that is due now; nothing when the cycle is closed, parked, held, or waits for a person.
     pub fn effect(&self) -> Option<Effect> {
-        if self.parked {
+        if self.parked || self.held.is_some() {
             return None;
         }
         Some(match &self.phase {
             Phase::Snapshotting => Effect::TakeSnapshot,
             Phase::Selecting => Effect::SelectPlaybook,
+            Phase::Requesting => Effect::RequestApproval,
+            Phase::Rechecking { .. } => Effect::Recheck,
             Phase::Preparing { step } => Effect::PrepareStep { step: *step },
             Phase::Executing { step } => Effect::RunStep { step: *step },
             Phase::Verifying | Phase::Probing { .. } => Effect::Verify,
@@ -281,201 +334,13 @@ impl Cycle {
             Phase::RollingBack => Effect::RollBack,
             Phase::Concluding { .. } => Effect::ConcludeRun,
             Phase::Waiting => Effect::WaitRetry {
-                for_ms: self.rules.retry_wait_ms,
+                for_ms: self.rules.wait_ms(self.failed_attempts),
             },
             Phase::Advising { advisor } => Effect::Advise { advisor: *advisor },
             Phase::Alerting { .. } => Effect::Alert,
             Phase::Closing { outcome } => Effect::Close { outcome: *outcome },
-            Phase::Closed { .. } => return None,
+            Phase::AwaitingApproval { .. } | Phase::Closed { .. } => return None,
         })
-    }
-
-    /// Takes an event. On an error nothing has changed.
-    pub fn apply(&mut self, at: Timestamp, event: &Event) -> Result<(), InvalidTransition> {
-        // `Resumed` is what ends a park; nothing else is taken while parked.
-        if self.parked && !matches!(event, Event::Resumed { .. }) {
-            return Err(self.invalid(event));
-        }
-        let next = match (&self.phase, event) {
-            (Phase::Closed { .. }, _) => return Err(self.invalid(event)),
-
-            (_, Event::Parked { .. }) => {
-                self.parked = true;
-                return Ok(());
-            }
-            (phase, Event::Resumed { after_crash }) => {
-                let crashes = self.crashes + u32::from(*after_crash);
-                let next = match phase {
-                    // A step or a rollback during which Evenkeel keeps dying is not tried for ever.
-                    Phase::Executing { .. } if crashes >= CRASHES_MAX => Phase::RollingBack,
-                    Phase::RollingBack if crashes >= 2 * CRASHES_MAX => Phase::Concluding {
-                        verdict: RunVerdict::Stuck,
-                    },
-                    // Never guess: a step that may have run is looked at before anything else is done.
-                    Phase::Executing { step } => Phase::Probing { step: *step },
-                    // The settle window starts over with a fresh re-test.
-                    Phase::Settling => Phase::Verifying,
-                    other => other.clone(),
-                };
-                self.parked = false;
-                self.crashes = crashes;
-                next
-            }
-
-            (Phase::Snapshotting, Event::SnapshotTaken { snapshot }) => {
-                self.snapshot = Some(snapshot.clone());
-                match self.chosen_plan.take() {
-                    Some(plan) => self.begin_run(at, plan, snapshot.clone()),
-                    None => Phase::Selecting,
-                }
-            }
-            (Phase::Snapshotting, Event::SnapshotFailed { error }) => Phase::Alerting {
-                outcome: Outcome::HumanAlert,
-                reason: format!("no snapshot could be taken, so nothing was changed: {error}"),
-            },
-
-            (Phase::Selecting, Event::PlaybookSelected { plan, .. }) => match self.snapshot.clone()
-            {
-                Some(snapshot) => self.begin_run(at, (**plan).clone(), snapshot),
-                None => return Err(self.invalid(event)),
-            },
-            (Phase::Selecting, Event::NoPlaybook { reason }) => {
-                self.refusals.push(reason.clone());
-                self.ask_or_alert(reason)
-            }
-
-            (Phase::Preparing { step }, Event::StepPrepared { step: s, prepared }) if step == s => {
-                let (step, prepared) = (*step, (**prepared).clone());
-                let run = self.step_run(step);
-                for op in prepared.undo.iter().filter_map(worth_undoing) {
-                    if !run.undo.contains(&op) {
-                        run.undo.push(op);
-                    }
-                }
-                run.prepared = Some(prepared);
-                run.outcome = None;
-                Phase::Executing { step }
-            }
-            (Phase::Preparing { step }, Event::StepSkipped { step: s, reason }) if step == s => {
-                let (step, reason) = (*step, reason.clone());
-                self.step_run(step).note = Some(reason);
-                self.after_step(step)
-            }
-            (Phase::Preparing { step }, Event::StepRefused { step: s, error }) if step == s => {
-                let (step, error) = (*step, error.clone());
-                let outcome = StepOutcome {
-                    ok: false,
-                    message: error,
-                    findings: Value::Null,
-                    duration_ms: 0,
-                };
-                self.step_run(step).outcome = Some(outcome);
-                self.after_failed_step(step)
-            }
-            (Phase::Executing { step }, Event::StepFinished { step: s, outcome }) if step == s => {
-                let (step, ok) = (*step, outcome.ok);
-                let outcome = outcome.clone();
-                self.step_run(step).outcome = Some(outcome);
-                if ok {
-                    self.after_step(step)
-                } else {
-                    self.after_failed_step(step)
-                }
-            }
-
-            (Phase::Verifying, Event::Verified { verification }) => {
-                let passed = self.note_verification(verification);
-                self.after_verification(passed)
-            }
-            (Phase::Probing { step }, Event::Verified { verification }) => {
-                let step = *step;
-                let passed = self.note_verification(verification);
-                let idempotent = self.planned(step).is_some_and(|s| s.idempotent);
-                if passed {
-                    self.after_verification(true)
-                } else if idempotent {
-                    Phase::Preparing { step }
-                } else {
-                    Phase::RollingBack
-                }
-            }
-            (Phase::Settling, Event::Settled { stayed_normal, .. }) => {
-                if *stayed_normal {
-                    Phase::Concluding {
-                        verdict: RunVerdict::Passed,
-                    }
-                } else {
-                    Phase::RollingBack
-                }
-            }
-
-            (Phase::RollingBack, Event::RolledBack { outcome }) => {
-                let verdict = if outcome.ok {
-                    RunVerdict::Failed
-                } else {
-                    RunVerdict::Stuck
-                };
-                let outcome = outcome.clone();
-                if let Some(run) = self.runs.last_mut() {
-                    run.rollback = Some(outcome);
-                }
-                Phase::Concluding { verdict }
-            }
-
-            (Phase::Concluding { verdict }, Event::RunConcluded) => {
-                let verdict = *verdict;
-                self.conclude(at, verdict)
-            }
-
-            (
-                Phase::Waiting,
-                Event::RetryDue {
-                    still_there: true, ..
-                },
-            ) => Phase::Snapshotting,
-            (
-                Phase::Waiting,
-                Event::RetryDue {
-                    still_there: false, ..
-                },
-            ) => Phase::Closing {
-                outcome: Outcome::Cleared,
-            },
-
-            (Phase::Advising { advisor }, Event::Advised { advice }) => {
-                self.next_advisor = advisor + 1;
-                self.chosen_plan = Some(advice.plan.clone());
-                self.advice.push((**advice).clone());
-                Phase::Snapshotting
-            }
-            (
-                Phase::Advising { advisor },
-                Event::AdviceFailed {
-                    advisor: name,
-                    reason,
-                },
-            ) => {
-                self.next_advisor = advisor + 1;
-                self.advice_failures.push((name.clone(), reason.clone()));
-                self.ask_or_alert("no advisor had a usable answer")
-            }
-
-            (Phase::Alerting { outcome, .. }, Event::Alerted { alert }) => {
-                let outcome = *outcome;
-                self.alert = Some(alert.clone());
-                Phase::Closing { outcome }
-            }
-
-            (Phase::Closing { outcome }, Event::Closed { outcome: o }) if outcome == o => {
-                let outcome = *outcome;
-                self.closed_at = Some(at);
-                Phase::Closed { outcome }
-            }
-
-            _ => return Err(self.invalid(event)),
-        };
-        self.phase = next;
-        Ok(())
     }
 
     /// The attempt under way or the last one.
@@ -490,6 +355,44 @@ impl Cycle {
             Some(run) if run.verdict.is_none() => run.attempt,
             Some(run) => run.attempt + 1,
         }
+    }
+
+    /// What a person is asked, while the answer is waited for.
+    pub fn awaits(&self) -> Option<&ApprovalRequest> {
+        match &self.phase {
+            Phase::AwaitingApproval { request } => Some(request),
+            _ => None,
+        }
+    }
+
+    /// The request for a person's approval of the chosen plan, for `RequestApproval`; `None` in any other phase.
+    pub fn approval_request(&self, now: Timestamp, policy: &Policy) -> Option<ApprovalRequest> {
+        let plan = self
+            .chosen_plan
+            .as_ref()
+            .filter(|_| self.phase == Phase::Requesting)?;
+        let binds = approval::binding(plan, &policy.target, &self.anomaly.key());
+        let expires_at = now.plus_millis(limits::millis(policy.limits.approval_expires_s));
+        Some(approval::request(
+            &self.workflow_id,
+            self.attempt(),
+            plan,
+            binds,
+            expires_at,
+        ))
+    }
+
+    /// The plan that is at work or comes next.
+    pub fn plan(&self) -> Option<&Plan> {
+        let running = self.run().filter(|r| r.verdict.is_none());
+        running.map(|r| &r.plan).or(self.chosen_plan.as_ref())
+    }
+
+    /// Something of the attempt under way has been done, or may have been.
+    pub fn has_acted(&self) -> bool {
+        self.run().is_some_and(|r| {
+            r.verdict.is_none() && !r.shadow && r.steps.iter().any(|s| s.prepared.is_some())
+        })
     }
 
     /// The cycle is over.
@@ -515,196 +418,6 @@ impl Cycle {
             all.extend(run.findings());
         }
         all
-    }
-
-    fn invalid(&self, event: &Event) -> InvalidTransition {
-        InvalidTransition {
-            workflow_id: self.workflow_id.clone(),
-            phase: format!(
-                "{:?}{}",
-                self.phase,
-                if self.parked { " (parked)" } else { "" }
-            ),
-            event: event.name(),
-        }
-    }
-
-    fn begin_run(&mut self, at: Timestamp, plan: Plan, snapshot: SnapshotRef) -> Phase {
-        if plan.tier >= Tier::Three && plan.chosen_by != ChosenBy::Operator {
-            let reason = format!(
-                "playbook {} is {} and needs a person's approval",
-                plan.playbook, plan.tier
-            );
-            self.refusals.push(reason.clone());
-            return Phase::Alerting {
-                outcome: Outcome::HumanAlert,
-                reason,
-            };
-        }
-        let attempt = self.attempt();
-        let first = if plan.steps.is_empty() {
-            Phase::Verifying
-        } else {
-            Phase::Preparing { step: 0 }
-        };
-        self.runs.push(Run {
-            run_id: format!("{}/{attempt}", self.workflow_id),
-            attempt,
-            started_at: at,
-            finished_at: None,
-            plan,
-            snapshot,
-            steps: Vec::new(),
-            verification: None,
-            rollback: None,
-            verdict: None,
-        });
-        // The next attempt needs a snapshot of its own.
-        self.snapshot = None;
-        first
-    }
-
-    fn planned(&self, step: usize) -> Option<&PlannedStep> {
-        self.runs.last()?.plan.steps.get(step)
-    }
-
-    fn step_run(&mut self, step: usize) -> &mut StepRun {
-        let run = self
-            .runs
-            .last_mut()
-            .expect("a step belongs to a run: phases with a step follow begin_run");
-        let at = run
-            .steps
-            .iter()
-            .position(|s| s.step == step)
-            .unwrap_or_else(|| {
-                run.steps.push(StepRun {
-                    step,
-                    prepared: None,
-                    undo: Vec::new(),
-                    outcome: None,
-                    note: None,
-                    retried: 0,
-                });
-                run.steps.len() - 1
-            });
-        &mut run.steps[at]
-    }
-
-    fn after_step(&self, step: usize) -> Phase {
-        let steps = self.runs.last().map_or(0, |r| r.plan.steps.len());
-        if step + 1 < steps {
-            Phase::Preparing { step: step + 1 }
-        } else {
-            Phase::Verifying
-        }
-    }
-
-    fn after_failed_step(&mut self, step: usize) -> Phase {
-        let Some(planned) = self.planned(step).cloned() else {
-            return Phase::RollingBack;
-        };
-        let run = self.step_run(step);
-        // A failed step that is not idempotent may have half happened; it is not repeated.
-        if run.retried < planned.retries && planned.idempotent {
-            run.retried += 1;
-            return Phase::Preparing { step };
-        }
-        match planned.on_failure {
-            OnFailure::Continue => self.after_step(step),
-            OnFailure::Fail => Phase::RollingBack,
-        }
-    }
-
-    fn note_verification(&mut self, verification: &Verification) -> bool {
-        if let Some(run) = self.runs.last_mut() {
-            run.verification = Some(verification.clone());
-        }
-        verification.passed && !verification.inconclusive
-    }
-
-    fn after_verification(&self, passed: bool) -> Phase {
-        match (passed, self.rules.settle_ms) {
-            (true, 0) => Phase::Concluding {
-                verdict: RunVerdict::Passed,
-            },
-            (true, _) => Phase::Settling,
-            (false, _) => Phase::RollingBack,
-        }
-    }
-
-    fn conclude(&mut self, at: Timestamp, verdict: RunVerdict) -> Phase {
-        let chosen_by = self.runs.last_mut().map(|run| {
-            run.verdict = Some(verdict);
-            run.finished_at = Some(at);
-            run.plan.chosen_by
-        });
-        match verdict {
-            RunVerdict::Passed => Phase::Closing {
-                outcome: if chosen_by == Some(ChosenBy::Advisor) {
-                    Outcome::ResolvedWithAdvice
-                } else {
-                    Outcome::Resolved
-                },
-            },
-            RunVerdict::Stuck => {
-                // An advisor's attempt does not count here either, as in the healer's memory.
-                self.failed_attempts += u32::from(chosen_by != Some(ChosenBy::Advisor));
-                Phase::Alerting {
-                    outcome: Outcome::Stuck,
-                    reason: "what the playbook changed could not be taken back".to_owned(),
-                }
-            }
-            RunVerdict::Failed => match chosen_by {
-                Some(ChosenBy::Advisor) => self.ask_or_alert("the advisor's playbook did not help"),
-                Some(ChosenBy::Operator) => {
-                    self.failed_attempts += 1;
-                    Phase::Alerting {
-                        outcome: Outcome::HumanAlert,
-                        reason: "the playbook that was asked for did not help".to_owned(),
-                    }
-                }
-                _ => {
-                    self.failed_attempts += 1;
-                    if self.failed_attempts < self.rules.max_attempts {
-                        Phase::Waiting
-                    } else {
-                        self.ask_or_alert("all attempts are used")
-                    }
-                }
-            },
-        }
-    }
-
-    fn ask_or_alert(&self, reason: &str) -> Phase {
-        if self.next_advisor < self.rules.advisors {
-            Phase::Advising {
-                advisor: self.next_advisor,
-            }
-        } else {
-            Phase::Alerting {
-                outcome: Outcome::HumanAlert,
-                reason: reason.to_owned(),
-            }
-        }
-    }
-}
-
-/// An undo without the keys that its step leaves as they are: a step that is prepared again finds its own change made.
-fn worth_undoing(op: &UndoOp) -> Option<UndoOp> {
-    match op {
-        UndoOp::RestoreKeys { file, keys } => {
-            let keys: Vec<_> = keys
-                .iter()
-                .filter(|k| k.before.as_ref() != Some(&k.after))
-                .cloned()
-                .collect();
-            (!keys.is_empty()).then(|| UndoOp::RestoreKeys {
-                file: file.clone(),
-                keys,
-            })
-        }
-        other => Some(other.clone()),
     }
 }
 

@@ -38,6 +38,10 @@ pub enum Effect {
         /// For how long, in milliseconds.
         for_ms: u64,
     },
+    /// Ask a person whether the plan may run. Ends in `ApprovalRequested`.
+    RequestApproval,
+    /// Look at the signal again before anything is done. Ends in `Rechecked`.
+    Recheck,
     /// Ask an advisor. Ends in `Advised` or `AdviceFailed`.
     Advise {
         /// Which, in the configured order, from 0.
@@ -56,5 +60,10 @@ impl Effect {
     /// Whether carrying it out changes the target.
     pub fn acts(&self) -> bool {
         matches!(self, Self::RunStep { .. } | Self::RollBack)
+    }
+
+    /// Whether it waits while a person or a window says hands off: what acts, and what begins something that will.
+    pub fn waits_when_held(&self) -> bool {
+        self.acts() || matches!(self, Self::TakeSnapshot | Self::RequestApproval)
     }
 }

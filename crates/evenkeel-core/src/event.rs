@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::anomaly::Anomaly;
-use crate::outcome::{Outcome, Rules};
+use crate::approval::ApprovalRequest;
+use crate::outcome::{Outcome, Refusal, Rules};
 use crate::playbook::{Plan, Prepared, RollbackOutcome, StepOutcome};
+use crate::policy::Mode;
 use crate::time::Timestamp;
 
 /// Who found the anomaly.
@@ -115,6 +117,9 @@ pub enum Event {
         /// The plan a person chose, for manual runs.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         plan: Option<Box<Plan>>,
+        /// Why nothing may be done about it: people are alerted, and that is all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refusal: Option<Refusal>,
     },
     /// The snapshot before an attempt is complete and was checked.
     SnapshotTaken {
@@ -132,6 +137,9 @@ pub enum Event {
         plan: Box<Plan>,
         /// Candidates that were passed over, and why.
         passed_over: Vec<String>,
+        /// How freely it may act now.
+        #[serde(default = "Mode::before_modes")]
+        mode: Mode,
     },
     /// No playbook applies.
     NoPlaybook {
@@ -152,7 +160,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// A step could not even be prepared; nothing was done.
+    /// A step could not be prepared, or a limit forbids it; nothing was done.
     StepRefused {
         /// Index of the step.
         step: usize,
@@ -196,12 +204,65 @@ pub enum Event {
     Advised {
         /// The advice.
         advice: Box<Advice>,
+        /// How freely its playbook may act now.
+        #[serde(default = "Mode::before_modes")]
+        mode: Mode,
     },
     /// An advisor gave nothing that can be used.
     AdviceFailed {
         /// Which advisor.
         advisor: String,
         /// Why: no key, time-out, unknown action, out of bounds, low confidence, malformed.
+        reason: String,
+    },
+    /// A person was asked whether the plan may run.
+    ApprovalRequested {
+        /// What is asked.
+        request: ApprovalRequest,
+        /// Through what they were told.
+        #[serde(default)]
+        notified: AlertRef,
+    },
+    /// A person said yes to exactly this.
+    Approved {
+        /// The request.
+        id: String,
+        /// What the person saw.
+        binds: String,
+        /// Who.
+        by: String,
+    },
+    /// A person said no.
+    Denied {
+        /// The request.
+        id: String,
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// Nobody answered in time.
+    ApprovalExpired {
+        /// The request.
+        id: String,
+    },
+    /// After a wait the signal was looked at again, before anything is done about it.
+    Rechecked {
+        /// The anomaly is still there. Inconclusive counts as still there.
+        still_there: bool,
+        /// One sentence for a person.
+        details: String,
+    },
+    /// Nothing more is begun until a person or a window lets go: a pause, a lock, maintenance, shadow mode.
+    Held {
+        /// Why.
+        reason: String,
+    },
+    /// What held the cycle is over.
+    Released,
+    /// A limit is reached: nothing more is tried.
+    Refused {
+        /// Which one.
         reason: String,
     },
     /// People were alerted.
@@ -247,6 +308,14 @@ impl Event {
             Self::RetryDue { .. } => "retry_due",
             Self::Advised { .. } => "advised",
             Self::AdviceFailed { .. } => "advice_failed",
+            Self::ApprovalRequested { .. } => "approval_requested",
+            Self::Approved { .. } => "approved",
+            Self::Denied { .. } => "denied",
+            Self::ApprovalExpired { .. } => "approval_expired",
+            Self::Rechecked { .. } => "rechecked",
+            Self::Held { .. } => "held",
+            Self::Released => "released",
+            Self::Refused { .. } => "refused",
             Self::Alerted { .. } => "alerted",
             Self::Closed { .. } => "closed",
             Self::Parked { .. } => "parked",

@@ -1,14 +1,26 @@
-//! What the healer remembers over all cycles: a fold over the records, like the cycles themselves.
+//! What the healer remembers over all cycles: a fold over the records, like the cycles themselves; and what follows
+//! from it together with the policy: what is admitted ([`admit`]) and what is due ([`due`]).
+
+pub mod admit;
+pub mod budget;
+pub mod due;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::anomaly::{Anomaly, AnomalyType};
+use crate::anomaly::AnomalyType;
+use crate::approval::{ApprovalError, ApprovalRequest};
 use crate::cycle::{Cycle, InvalidTransition, Outcome, RunVerdict};
 use crate::event::{Event, Stamped, Trigger};
+use crate::order::{Order, Ordered, Orders};
+use crate::outcome::{Refusal, RefusalKind};
 use crate::playbook::plan::ChosenBy;
 use crate::time::Timestamp;
+
+pub use admit::{Admission, Wait};
+pub use budget::{Heal, Left, Spent};
+pub use due::Due;
 
 /// Something that changes what the healer remembers.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +36,8 @@ pub enum HealerEvent {
         /// When.
         at: Timestamp,
     },
+    /// A person's order.
+    Ordered(Ordered),
 }
 
 /// A cycle that is over.
@@ -39,7 +53,45 @@ pub struct PastCycle {
     pub mitigated_only: bool,
     /// Failed attempts when it ended, fixes that did not last included: they count again if this one does not last.
     pub failed_attempts: u32,
+    /// When the anomaly was last seen to have gone away, after a cycle that did not fix it.
+    pub cleared_at: Option<Timestamp>,
+    /// The limit that left nothing but to alert, where it was one.
+    pub refused: Option<RefusalKind>,
+    /// When the last cycles for this anomaly were opened, this one included, oldest first.
+    pub openings: Vec<Timestamp>,
 }
+
+impl PastCycle {
+    /// How many cycles were opened within `span_ms` before `now`.
+    pub fn openings_within(&self, now: Timestamp, span_ms: i64) -> u32 {
+        let recent = self
+            .openings
+            .iter()
+            .filter(|at| now.millis_since(**at) < span_ms);
+        u32::try_from(recent.count()).unwrap_or(u32::MAX)
+    }
+}
+
+/// What stops everything after failures in a row, until a person resets it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Breaker {
+    /// Cycles in a row that acted and failed.
+    pub failed_in_row: u32,
+    /// Open: nothing is healed.
+    pub open: Option<BreakerOpen>,
+}
+
+/// Why and since when the breaker is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BreakerOpen {
+    /// Since when.
+    pub at: Timestamp,
+    /// Why.
+    pub why: String,
+}
+
+/// Most openings of one anomaly that are remembered: as many as `flaps` may be.
+const OPENINGS_MAX: usize = 32;
 
 /// Kinds of anomalies that are noted and never acted on.
 pub const NOTE_ONLY: [&str; 2] = [AnomalyType::DRIFT, AnomalyType::TELEMETRY_MISSING];
@@ -50,35 +102,22 @@ pub const KEYS_MAX: usize = 1024;
 /// The healer's memory.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Healer {
-    /// The cycle that is open. There is at most one: one target, one healer.
+    /// The cycle that is at work. There is at most one: one target, one healer.
     pub open: Option<Cycle>,
+    /// Cycles that wait for a person's approval, and those that have it and wait for their turn.
+    pub awaiting: Vec<Cycle>,
     /// Failed attempts by anomaly type; cleared by a verified fix.
     pub healing_attempts: BTreeMap<AnomalyType, u32>,
     /// The last closed cycle for each anomaly key.
     pub last: BTreeMap<String, PastCycle>,
-}
-
-/// What is to become of an anomaly.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// Heal it.
-    Open {
-        /// Failed attempts so far.
-        prior_attempts: u32,
-        /// The cycle whose fix did not last.
-        recurrence_of: Option<String>,
-    },
-    /// Its cycle is open.
-    AlreadyOpen,
-    /// Another cycle is open: look again when that is over.
-    Busy,
-    /// A person was alerted about it and it has not gone away since; they were told once.
-    HandedOver {
-        /// The cycle that ended so.
-        workflow_id: String,
-    },
-    /// This kind is noted and never acted on, or the figures are none.
-    NoteOnly,
+    /// What people ordered.
+    pub orders: Orders,
+    /// What stops everything after failures in a row.
+    pub breaker: Breaker,
+    /// The cycle whose rollback failed, until a person says that all is in order.
+    pub stuck: Option<String>,
+    /// What has been spent of the limits.
+    pub spent: Spent,
 }
 
 /// Records that do not fit together.
@@ -109,14 +148,25 @@ impl Healer {
     /// Takes an event; the same code for live runs and for replay. On an error nothing has changed.
     pub fn apply(&mut self, event: &HealerEvent) -> Result<(), ReplayError> {
         match event {
-            HealerEvent::AnomalyCleared { key, verified, .. } => {
+            HealerEvent::AnomalyCleared { key, verified, at } => {
                 // Attempts are counted by type; only the end of what no fix has ended speaks about them.
                 if self.ended_without_fix(key) {
-                    self.last.remove(key);
                     if *verified {
+                        self.last.remove(key);
                         let kind = key.split('/').next().unwrap_or("");
                         self.healing_attempts.retain(|k, _| k.as_str() != kind);
+                    } else if let Some(past) = self.last.get_mut(key) {
+                        past.cleared_at = Some(*at);
                     }
+                }
+                Ok(())
+            }
+            HealerEvent::Ordered(ordered) => {
+                self.orders.apply(ordered);
+                match &ordered.order {
+                    Order::ResetBreaker { .. } => self.breaker = Breaker::default(),
+                    Order::Unstick { .. } => self.stuck = None,
+                    _ => {}
                 }
                 Ok(())
             }
@@ -130,48 +180,39 @@ impl Healer {
     }
 
     fn apply_cycle(&mut self, stamped: &Stamped) -> Result<(), ReplayError> {
+        if let Event::Opened { .. } = &stamped.event {
+            return self.open_cycle(stamped);
+        }
         let Stamped {
             workflow_id,
             at,
             event,
         } = stamped;
-        if let Event::Opened {
-            anomaly,
-            recurrence_of,
-            prior_attempts,
-            ..
-        } = event
-        {
-            if let Some(open) = &self.open {
-                return Err(ReplayError::TwoOpen {
-                    first: open.workflow_id.clone(),
-                    second: workflow_id.clone(),
-                });
-            }
-            self.open = Some(Cycle::open(workflow_id, *at, event)?);
-            if recurrence_of.is_some() {
-                // SAFETY 4: the fix that did not last has used up an attempt.
-                self.healing_attempts
-                    .insert(anomaly.kind.clone(), *prior_attempts);
-                if let Some(past) = self.last.get_mut(&anomaly.key()) {
-                    past.mitigated_only = true;
-                }
-            }
-            return Ok(());
-        }
-        let open = self
+        let at = *at;
+        let cycle = self
             .open
-            .as_mut()
-            .filter(|c| c.workflow_id == *workflow_id)
+            .iter_mut()
+            .chain(&mut self.awaiting)
+            .find(|c| c.workflow_id == *workflow_id)
             .ok_or_else(|| ReplayError::NotOpen {
                 workflow_id: workflow_id.clone(),
                 event: event.name(),
             })?;
-        open.apply(*at, event)?;
+        let runs_before = cycle.runs.len();
+        cycle.apply(at, event)?;
+        if cycle.runs.len() > runs_before && cycle.run().is_some_and(|r| !r.shadow) {
+            let service = cycle.anomaly.service.clone();
+            self.spent.heal(at, service.as_deref());
+        }
         match event {
+            Event::StepPrepared { prepared, .. } if cycle.run().is_some_and(|r| !r.shadow) => {
+                for service in prepared.action.interrupts() {
+                    self.spent.interrupt(at, service);
+                }
+            }
             Event::RunConcluded => {
-                let kind = open.anomaly.kind.clone();
-                let run = open.run();
+                let kind = cycle.anomaly.kind.clone();
+                let run = cycle.run();
                 let failed = run.is_some_and(|r| r.verdict != Some(RunVerdict::Passed));
                 let by_advisor = run.is_some_and(|r| r.plan.chosen_by == ChosenBy::Advisor);
                 if failed && !by_advisor {
@@ -180,178 +221,190 @@ impl Healer {
                     self.healing_attempts.remove(&kind);
                 }
             }
-            Event::Closed { outcome } => {
-                let key = open.anomaly.key();
-                let failed_attempts = open.failed_attempts;
-                self.open = None;
-                self.last.insert(
-                    key,
-                    PastCycle {
-                        workflow_id: workflow_id.clone(),
-                        closed_at: *at,
-                        outcome: *outcome,
-                        mitigated_only: false,
-                        failed_attempts,
-                    },
-                );
-                while self.last.len() > KEYS_MAX {
-                    let oldest = self
-                        .last
-                        .iter()
-                        .min_by_key(|(_, p)| p.closed_at)
-                        .map(|(k, _)| k.clone());
-                    if let Some(key) = oldest {
-                        self.last.remove(&key);
-                    }
-                }
-            }
+            Event::Closed { outcome } => self.close_cycle(workflow_id, at, *outcome),
             _ => {}
         }
+        self.take_turns();
         Ok(())
     }
 
-    /// What is to become of an anomaly that was found at `now`. Changes nothing.
-    ///
-    /// `recurrence_window_ms`: an anomaly that comes back within this time after its fix means that the fix only
-    /// mitigated it.
-    pub fn admit(
-        &self,
-        now: Timestamp,
-        anomaly: &Anomaly,
-        trigger: Trigger,
-        recurrence_window_ms: i64,
-    ) -> Admission {
-        // SAFETY 11: what was not measured is no reason to act.
-        let measured = anomaly.current.is_finite() && anomaly.threshold.is_finite();
-        if !measured || NOTE_ONLY.contains(&anomaly.kind.as_str()) {
-            return Admission::NoteOnly;
-        }
-        let key = anomaly.key();
+    fn open_cycle(&mut self, stamped: &Stamped) -> Result<(), ReplayError> {
+        let Stamped {
+            workflow_id,
+            at,
+            event,
+        } = stamped;
         if let Some(open) = &self.open {
-            return if open.anomaly.key() == key {
-                Admission::AlreadyOpen
-            } else {
-                Admission::Busy
+            return Err(ReplayError::TwoOpen {
+                first: open.workflow_id.clone(),
+                second: workflow_id.clone(),
+            });
+        }
+        let cycle = Cycle::open(workflow_id, *at, event)?;
+        if let Event::Opened {
+            anomaly,
+            recurrence_of,
+            prior_attempts,
+            refusal,
+            trigger,
+            ..
+        } = event
+        {
+            // SAFETY 4: the fix that did not last has used up an attempt. What has been away for long has none.
+            if recurrence_of.is_some() || (*prior_attempts == 0 && *trigger != Trigger::Operator) {
+                self.healing_attempts
+                    .insert(anomaly.kind.clone(), *prior_attempts);
+                self.healing_attempts.retain(|_, n| *n > 0);
+            }
+            if let Some(past) = self
+                .last
+                .get_mut(&anomaly.key())
+                .filter(|_| recurrence_of.is_some())
+            {
+                past.mitigated_only = true;
+            }
+            if let Some(Refusal {
+                kind: RefusalKind::Storm,
+                reason,
+            }) = refusal
+            {
+                self.breaker.open = Some(BreakerOpen {
+                    at: *at,
+                    why: reason.clone(),
+                });
+            }
+        }
+        self.open = Some(cycle);
+        Ok(())
+    }
+
+    fn close_cycle(&mut self, workflow_id: &str, at: Timestamp, outcome: Outcome) {
+        let closed = match self.open.take_if(|c| c.workflow_id == workflow_id) {
+            Some(cycle) => cycle,
+            None => match self
+                .awaiting
+                .iter()
+                .position(|c| c.workflow_id == workflow_id)
+            {
+                Some(i) => self.awaiting.remove(i),
+                None => return,
+            },
+        };
+        let acted = closed.runs.iter().any(|r| r.verdict.is_some());
+        if outcome.healed() {
+            self.breaker.failed_in_row = 0;
+        } else if acted {
+            self.breaker.failed_in_row = self.breaker.failed_in_row.saturating_add(1);
+            if self.breaker.failed_in_row >= closed.rules.breaker_cycles
+                && self.breaker.open.is_none()
+            {
+                self.breaker.open = Some(BreakerOpen {
+                    at,
+                    why: format!("{} cycles in a row failed", self.breaker.failed_in_row),
+                });
+            }
+        }
+        if outcome == Outcome::Stuck {
+            self.stuck = Some(workflow_id.to_owned());
+        }
+        let key = closed.anomaly.key();
+        let mut openings = self
+            .last
+            .remove(&key)
+            .map(|p| p.openings)
+            .unwrap_or_default();
+        openings.push(closed.opened_at);
+        if openings.len() > OPENINGS_MAX {
+            openings.remove(0);
+        }
+        self.last.insert(
+            key,
+            PastCycle {
+                workflow_id: workflow_id.to_owned(),
+                closed_at: at,
+                outcome,
+                mitigated_only: false,
+                failed_attempts: closed.failed_attempts,
+                cleared_at: None,
+                refused: closed.refused,
+                openings,
+            },
+        );
+        while self.last.len() > KEYS_MAX {
+            let oldest = self
+                .last
+                .iter()
+                .min_by_key(|(_, p)| p.closed_at)
+                .map(|(k, _)| k.clone());
+            match oldest {
+                Some(key) => self.last.remove(&key),
+                None => break,
             };
         }
-        let attempts = self
-            .healing_attempts
-            .get(&anomaly.kind)
-            .copied()
-            .unwrap_or(0);
-        match self.last.get(&key) {
-            Some(past) if past.outcome.healed() => {
-                let since = now.millis_since(past.closed_at);
-                // A clock that was set back must not make a recurrence look like something new.
-                let recurs = since < recurrence_window_ms && past.outcome != Outcome::Cleared;
-                // SAFETY 3, 4: what a fix made forgotten counts again when it did not last, else an anomaly that
-                // always comes back would be fixed for ever.
-                let prior_attempts = if recurs {
-                    attempts.max(past.failed_attempts).saturating_add(1)
-                } else {
-                    attempts
-                };
-                Admission::Open {
-                    prior_attempts,
-                    recurrence_of: recurs.then(|| past.workflow_id.clone()),
-                }
-            }
-            // A person who starts Evenkeel again wants it looked at again; the watchdog alone does not ask twice.
-            Some(past) if trigger == Trigger::Watchdog => Admission::HandedOver {
-                workflow_id: past.workflow_id.clone(),
-            },
-            _ => Admission::Open {
-                prior_attempts: attempts,
-                recurrence_of: None,
-            },
+    }
+
+    /// A cycle that waits for a person makes room for others; one that has its answer goes on when nothing else is at
+    /// work.
+    fn take_turns(&mut self) {
+        if let Some(cycle) = self.open.take_if(|c| c.awaits().is_some()) {
+            self.awaiting.push(cycle);
         }
+        if self.open.is_none()
+            && let Some(i) = self.awaiting.iter().position(|c| c.awaits().is_none())
+        {
+            self.open = Some(self.awaiting.remove(i));
+        }
+    }
+
+    /// Approvals that are waited for, with their cycles.
+    pub fn approvals(&self) -> impl Iterator<Item = (&Cycle, &ApprovalRequest)> {
+        self.awaiting.iter().filter_map(|c| Some((c, c.awaits()?)))
+    }
+
+    /// A person's yes to what they saw, as the event it leads to, with its cycle (SAFETY 19).
+    pub fn approve(
+        &self,
+        now: Timestamp,
+        id: &str,
+        binds: &str,
+        by: &str,
+    ) -> Result<(String, Event), ApprovalError> {
+        let (cycle, request) = self.waiting_for(id)?;
+        request.judge(now, binds)?;
+        let event = Event::Approved {
+            id: id.to_owned(),
+            binds: binds.to_owned(),
+            by: by.to_owned(),
+        };
+        Ok((cycle.workflow_id.clone(), event))
+    }
+
+    /// A person's no.
+    pub fn deny(&self, id: &str, by: &str, why: &str) -> Result<(String, Event), ApprovalError> {
+        let (cycle, _) = self.waiting_for(id)?;
+        let event = Event::Denied {
+            id: id.to_owned(),
+            by: by.to_owned(),
+            why: why.to_owned(),
+        };
+        Ok((cycle.workflow_id.clone(), event))
+    }
+
+    /// The first request that nobody answered in time, as the event it leads to, with its cycle.
+    pub fn expired(&self, now: Timestamp) -> Option<(String, Event)> {
+        let (cycle, request) = self.approvals().find(|(_, r)| now >= r.expires_at)?;
+        let event = Event::ApprovalExpired {
+            id: request.id.clone(),
+        };
+        Some((cycle.workflow_id.clone(), event))
+    }
+
+    fn waiting_for(&self, id: &str) -> Result<(&Cycle, &ApprovalRequest), ApprovalError> {
+        self.approvals()
+            .find(|(_, r)| r.id == id)
+            .ok_or_else(|| ApprovalError::Unknown { id: id.to_owned() })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    const HOUR_MS: i64 = 3_600_000;
-
-    /// SAFETY 11
-    #[test]
-    fn what_was_not_measured_is_no_reason_to_act() {
-        let mut anomaly: Anomaly = serde_json::from_value(json!({
-            "type": "latency_spike", "severity": "high", "current": 1.0, "threshold": 1.0, "details": "",
-            "since": "2026-01-01T00:00:00.000Z",
-        }))
-        .unwrap();
-        let admit = |a: &Anomaly| {
-            Healer::default().admit(Timestamp::default(), a, Trigger::Watchdog, HOUR_MS)
-        };
-        assert!(matches!(admit(&anomaly), Admission::Open { .. }));
-        for nonsense in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            anomaly.current = nonsense;
-            assert_eq!(admit(&anomaly), Admission::NoteOnly, "{nonsense}");
-        }
-    }
-
-    fn event(value: Value) -> Event {
-        serde_json::from_value(value).unwrap()
-    }
-
-    /// SAFETY 3, 4: a fix that passes its test every time and never lasts ends with a person.
-    #[test]
-    fn an_anomaly_that_comes_back_after_every_fix_uses_its_attempts_up() {
-        let anomaly: Anomaly = serde_json::from_value(json!({
-            "type": "error_rate_spike", "severity": "high", "current": 0.2, "threshold": 0.05,
-            "details": "", "since": "2026-01-31T12:00:00Z"}))
-        .unwrap();
-        let snapshot = json!({"id": "s", "dir": "s", "bytes": 1, "files": 1});
-        let fixes = [
-            event(json!({"event": "snapshot_taken", "snapshot": snapshot})),
-            event(
-                json!({"event": "playbook_selected", "passed_over": [], "plan": {
-                "playbook": "p", "chosen_by": "mapping", "risk": "low", "tier": "tier_1", "params": {},
-                "steps": []}}),
-            ),
-            event(json!({"event": "verified", "verification": {
-                "passed": true, "verification_method": "readiness", "subject": "", "metric": "",
-                "before": null, "after": null, "improvement": "", "inconclusive": false, "details": "",
-                "duration_ms": 1}})),
-            Event::RunConcluded,
-            Event::Closed {
-                outcome: Outcome::Resolved,
-            },
-        ];
-        let mut healer = Healer::default();
-        let mut prior = Vec::new();
-        for n in 0_i64..4 {
-            let at = Timestamp::from_millis(1_800_000_000_000 + n * 60_000);
-            let Admission::Open {
-                prior_attempts,
-                recurrence_of,
-            } = healer.admit(at, &anomaly, Trigger::Watchdog, HOUR_MS)
-            else {
-                panic!("round {n} was not admitted");
-            };
-            prior.push(prior_attempts);
-            let opened = event(json!({
-                "event": "opened", "trigger": "watchdog", "prior_attempts": prior_attempts,
-                "recurrence_of": recurrence_of, "anomaly": anomaly,
-                "rules": {"max_attempts": 3, "settle_ms": 0, "retry_wait_ms": 0, "advisors": 0}}));
-            let mut apply = |event: &Event| {
-                healer.apply(&HealerEvent::Cycle(Stamped {
-                    workflow_id: format!("wf_{n}"),
-                    at,
-                    event: event.clone(),
-                }))
-            };
-            apply(&opened).unwrap();
-            if prior_attempts < 3 {
-                for event in &fixes {
-                    apply(event).unwrap();
-                }
-            }
-        }
-        assert_eq!(prior, [0, 1, 2, 3]);
-        assert_eq!(healer.open.unwrap().effect(), Some(crate::Effect::Alert));
-    }
-}
+mod tests;

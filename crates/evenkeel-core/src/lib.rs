@@ -7,21 +7,24 @@
 //!
 //! In reading order: what is seen ([`anomaly`], [`measure`]), what may be done about it
 //! ([`playbook`]), what one healing cycle is ([`cycle`], [`event`], [`effect`]), what the whole
-//! healer remembers ([`healer`]), how all of it is written down ([`record`]), and how an advisor's
+//! healer remembers ([`healer`]), what it may do at all ([`policy`], [`order`], [`approval`]), how all of it is written down ([`record`]), and how an advisor's
 //! answer is judged ([`proposal`]).
 //!
 //! **Invariant:** state is a fold over recorded events. Whatever [`cycle::Cycle::apply`] accepts live it
 //! accepts in replay, with the same result; there is no second table.
 
 pub mod anomaly;
+pub mod approval;
 pub mod cycle;
 pub mod effect;
 pub mod event;
 pub mod expression;
 pub mod healer;
 pub mod measure;
+pub mod order;
 pub mod outcome;
 pub mod playbook;
+pub mod policy;
 pub mod proposal;
 pub mod record;
 pub mod redact;
@@ -34,4 +37,5 @@ pub use event::Event;
 pub use measure::{SuiteResult, TestResult, TestStatus};
 pub use outcome::{Outcome, Rules};
 pub use playbook::Playbook;
+pub use policy::{Facts, Mode, Policy};
 pub use time::Timestamp;

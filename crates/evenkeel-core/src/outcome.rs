@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Mode;
+
 /// How much a cycle may do. Recorded with the cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
@@ -13,6 +15,57 @@ pub struct Rules {
     pub retry_wait_ms: u64,
     /// How many advisors may be asked; 0 when escalation is off.
     pub advisors: u32,
+    /// The mode when the cycle began. In shadow mode nothing is snapshotted before a playbook is chosen.
+    #[serde(default = "Mode::before_modes")]
+    pub mode: Mode,
+    /// The longest wait between attempts, in milliseconds: the wait doubles until it is reached. 0: it does not grow.
+    #[serde(default)]
+    pub retry_wait_max_ms: u64,
+    /// So many failed cycles in a row open the breaker.
+    #[serde(default = "never")]
+    pub breaker_cycles: u32,
+}
+
+fn never() -> u32 {
+    u32::MAX
+}
+
+impl Rules {
+    /// The wait after the `failed`th failed attempt, in milliseconds.
+    pub fn wait_ms(&self, failed: u32) -> u64 {
+        let longest = self.retry_wait_max_ms.max(self.retry_wait_ms);
+        let doublings = failed.saturating_sub(1).min(20);
+        self.retry_wait_ms
+            .saturating_mul(1 << doublings)
+            .min(longest)
+    }
+}
+
+/// Why a cycle does nothing but alert: a limit that a person has to know about was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// The breaker is open.
+    Breaker,
+    /// A rollback failed, and no person has put it in order yet.
+    Stuck,
+    /// The heals of the hour or of the day are used up.
+    Budget,
+    /// The anomaly comes and goes.
+    Flapping,
+    /// What failed is outside the target: nothing of it is Evenkeel's to heal.
+    Outside,
+    /// More has failed at once than a healer should touch. It opens the breaker.
+    Storm,
+}
+
+/// Why a cycle does nothing but alert.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which limit.
+    pub kind: RefusalKind,
+    /// One sentence for a person.
+    pub reason: String,
 }
 
 /// How a cycle ended.
@@ -25,8 +78,10 @@ pub enum Outcome {
     ResolvedWithAdvice,
     /// No attempt helped, and then the anomaly went away by itself.
     Cleared,
-    /// Nothing helped; a person was alerted.
+    /// Nothing helped, or nothing was allowed; a person was alerted, or said no.
     HumanAlert,
+    /// Shadow mode: what would have been done is on record, and nothing was done.
+    Shadow,
     /// A rollback failed: the target is neither as it was nor healed; a person was alerted. Never folded into the
     /// others.
     Stuck,
@@ -53,6 +108,7 @@ impl Outcome {
             Self::ResolvedWithAdvice => "resolved_with_advice",
             Self::Cleared => "cleared",
             Self::HumanAlert => "human_alert",
+            Self::Shadow => "shadow",
             Self::Stuck => "stuck",
         }
     }

@@ -9,6 +9,7 @@ use crate::anomaly::format_measure;
 use crate::cycle::{Cycle, Outcome, Run, RunVerdict};
 use crate::event::{Event, Stamped};
 use crate::healer::HealerEvent;
+use crate::order::{Order, Ordered};
 use crate::time::Timestamp;
 
 /// The subsystem of every entry that replay reads.
@@ -21,6 +22,8 @@ pub const COMPLETE_HEALING_CYCLE: &str = "complete_healing_cycle";
 pub const COMPLETE_PLAYBOOK_RUN: &str = "complete_playbook_run";
 /// The action of the entry that an anomaly is gone.
 pub const ANOMALY_CLEARED: &str = "anomaly_cleared";
+/// The action of the entry that a person ordered something.
+pub const ORDER: &str = "order";
 
 /// An entry for the ledger, before it has a place in it.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +98,33 @@ pub fn of_cleared(key: &str, verified: bool, at: Timestamp) -> Record {
     }
 }
 
+/// The entry for an order.
+pub fn of_order(ordered: &Ordered) -> Record {
+    let resource = match &ordered.order {
+        Order::SetMode {
+            playbook: Some(name),
+            ..
+        }
+        | Order::Pause {
+            service: Some(name),
+            ..
+        }
+        | Order::Resume {
+            service: Some(name),
+        }
+        | Order::Silence { what: name, .. }
+        | Order::Unsilence { what: name } => name.clone(),
+        other => other.name().to_owned(),
+    };
+    Record {
+        at: ordered.at,
+        action: ORDER,
+        resource,
+        result: "noted",
+        payload: serde_json::to_value(ordered).unwrap_or(Value::Null),
+    }
+}
+
 /// Reads an entry of [`SUBSYSTEM`] back. Entries that change nothing in the healer give `None`.
 pub fn read_back(
     action: &str,
@@ -115,6 +145,10 @@ pub fn read_back(
             verified: value["verified"].as_bool().unwrap_or(false),
             at,
         }));
+    }
+    if action == ORDER {
+        let ordered = serde_json::from_value(value).map_err(|e| unreadable(e.to_string()))?;
+        return Ok(Some(HealerEvent::Ordered(ordered)));
     }
     if value.get("event").is_none() {
         return Ok(None);
@@ -148,7 +182,18 @@ fn action_and_result(after: &Cycle, event: &Event) -> (&'static str, &'static st
         Event::RetryDue { .. } => ("retry_due", "noted"),
         Event::Advised { .. } => ("ask_advisor", "success"),
         Event::AdviceFailed { .. } => ("ask_advisor", "failed"),
+        Event::ApprovalRequested { .. } => ("request_approval", "started"),
+        Event::Approved { .. } => ("approve", "success"),
+        Event::Denied { .. } => ("deny", "failed"),
+        Event::ApprovalExpired { .. } => ("expire_approval", "failed"),
+        Event::Rechecked { .. } => ("recheck", "noted"),
+        Event::Held { .. } => ("hold_cycle", "noted"),
+        Event::Released => ("release_cycle", "noted"),
+        Event::Refused { .. } => ("refuse_healing", "failed"),
         Event::Alerted { alert } => ("alert_human", ok(!alert.delivered.is_empty())),
+        Event::Closed {
+            outcome: Outcome::Shadow,
+        } => (COMPLETE_HEALING_CYCLE, "skipped"),
         Event::Closed { outcome } => (COMPLETE_HEALING_CYCLE, ok(outcome.healed())),
         Event::Parked { .. } => ("park_cycle", "noted"),
         Event::Resumed { .. } => ("resume_cycle", "noted"),
@@ -212,14 +257,19 @@ fn closing_summary(cycle: &Cycle, outcome: Outcome) -> serde_json::Map<String, V
             }
             value
         }),
-        "outcome": if outcome.healed() { "success" } else { "failed" },
+        "outcome": match outcome {
+            Outcome::Shadow => "skipped",
+            healed if healed.healed() => "success",
+            _ => "failed",
+        },
         "ended": outcome,
         "attempts": cycle.runs.iter().map(|r| json!({
             "run_id": r.run_id, "playbook": r.plan.playbook, "chosen_by": r.plan.chosen_by, "verdict": r.verdict,
-            "snapshot": r.snapshot.id, "rollback": r.rollback,
+            "snapshot": r.snapshot.as_ref().map(|s| &s.id), "rollback": r.rollback, "shadow": r.shadow,
+            "approval": r.approval,
         })).collect::<Vec<_>>(),
         "failed_attempts": cycle.failed_attempts,
-        "snapshot": run.map(|r| &r.snapshot),
+        "snapshot": run.and_then(|r| r.snapshot.as_ref()),
         "escalation": escalation,
         "alert": cycle.alert,
         "refusals": cycle.refusals,
@@ -231,8 +281,8 @@ fn closing_summary(cycle: &Cycle, outcome: Outcome) -> serde_json::Map<String, V
 /// One sentence for a person.
 fn summary(cycle: &Cycle, outcome: Outcome) -> String {
     let what = format!("{} ({})", cycle.anomaly.kind, cycle.anomaly.subject());
-    let measure = cycle
-        .run()
+    let run = cycle.run();
+    let measure = run
         .and_then(|r| r.verification.as_ref())
         .map(|v| v.improvement.clone())
         .filter(|i| !i.is_empty())
@@ -244,6 +294,13 @@ fn summary(cycle: &Cycle, outcome: Outcome) -> String {
         }
         Outcome::Cleared => format!("{what} went away by itself: {measure}"),
         Outcome::HumanAlert => format!("{what} not healed, a person was alerted: {measure}"),
+        Outcome::Shadow => match run {
+            Some(run) => format!(
+                "{what}: shadow mode, nothing was done; {} would have been run: {measure}",
+                run.plan.playbook
+            ),
+            None => format!("{what}: shadow mode, nothing was done: {measure}"),
+        },
         Outcome::Stuck => {
             format!("{what} not healed and not taken back, a person was alerted: {measure}")
         }

@@ -48,6 +48,13 @@ pub struct ServiceSpec {
     /// Services that must be ready before this one is started.
     #[serde(default)]
     pub depends_on: Vec<String>,
+    /// What else it stands on while it runs: services, or dependencies outside the target. Trouble there explains
+    /// trouble here. Whatever `depends_on` names counts too.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// The service that this is one of several instances of; its own name when absent.
+    #[serde(default)]
+    pub instance_of: Option<String>,
     /// When it counts as ready. Absent: as soon as it runs.
     #[serde(default)]
     pub ready: Option<ReadySpec>,
@@ -290,6 +297,8 @@ mod tests {
             cwd: None,
             env: BTreeMap::new(),
             depends_on: depends_on.iter().map(|s| (*s).to_owned()).collect(),
+            needs: Vec::new(),
+            instance_of: None,
             ready: None,
             pid_file: None,
             port: None,

@@ -37,13 +37,15 @@ pub enum Bug {
     WidenRules,
     /// Runs what needs a person's approval without one.
     IgnoreTier,
+    /// Goes on although a person said hands off.
+    DeafToPause,
     /// Never gets to the end: the closing entry is never written.
     NeverClose,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::SkipSnapshot,
         Self::ActWithoutSnapshot,
         Self::ActBeforeRecord,
@@ -61,6 +63,7 @@ impl Bug {
         Self::BelieveInconclusive,
         Self::WidenRules,
         Self::IgnoreTier,
+        Self::DeafToPause,
         Self::NeverClose,
     ];
 }

@@ -8,20 +8,23 @@
 
 mod heal;
 mod ledger;
+mod people;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use evenkeel_core::cycle::Rules;
-use evenkeel_core::healer::{Healer, ReplayError};
+use evenkeel_core::event::Trigger;
+use evenkeel_core::healer::{Due, Healer, ReplayError};
+use evenkeel_core::{Anomaly, Facts, Timestamp};
 use evenkeel_detect::{DetectConfig, Thresholds, Watchdog};
 
 use crate::fault::MINUTE_MS;
 use crate::scenario::Scenario;
-use crate::trace::{Limits, Trace};
+use crate::trace::Trace;
 use crate::world::telemetry::Collectors;
 use crate::world::verify::Trouble;
-use crate::world::{ToHealer, World};
+use crate::world::{EPOCH_MS, World};
 
 /// After a change somebody looks for so long, in milliseconds.
 const LOOK_MS: i64 = 6 * MINUTE_MS;
@@ -29,10 +32,12 @@ const LOOK_MS: i64 = 6 * MINUTE_MS;
 /// has been met or handed over, or is too slight to be found at all.
 const LOOK_AT_TROUBLE_MS: i64 = 25 * MINUTE_MS;
 
+/// How often what waits is looked at where nothing else is to be seen, in milliseconds.
+const WAIT_MS: i64 = 10 * MINUTE_MS;
+
 /// A healer in a world.
 pub(crate) struct Driver {
     scenario: Rc<Scenario>,
-    rules: Rules,
     world: World,
     watchdog: Watchdog,
     collectors: Collectors,
@@ -52,6 +57,12 @@ pub(crate) struct Driver {
     gave_up: bool,
     /// How often it was started again.
     starts: u32,
+    /// When it was started last, by the wall clock.
+    started: Timestamp,
+    /// What was found and may not be acted on yet, by key.
+    deferred: BTreeMap<String, (Anomaly, Trigger)>,
+    /// What was found and is not healed, as far as is known, by key.
+    unhealed: BTreeMap<String, Anomaly>,
 }
 
 impl Driver {
@@ -59,7 +70,6 @@ impl Driver {
         let scenario = Rc::new(scenario.clone());
         let world = World::new(Rc::clone(&scenario));
         Self {
-            rules: scenario.rules,
             watchdog: watchdog(&scenario),
             collectors: Collectors::new(&scenario),
             world,
@@ -73,6 +83,9 @@ impl Driver {
             cycle_end: -1,
             gave_up: false,
             starts: 0,
+            started: Timestamp::from_millis(EPOCH_MS),
+            deferred: BTreeMap::new(),
+            unhealed: BTreeMap::new(),
             scenario,
         }
     }
@@ -85,9 +98,13 @@ impl Driver {
             self.serve_host()?;
             let now = self.world.elapsed();
             let next = self.world.next_happening().unwrap_or(end).clamp(now, end);
+            self.go_on()?;
             if !self.looking() {
-                self.world.advance_to(next);
+                // What waits for a person or for a time is looked at now and then.
+                let then = if self.waits() { next.min(now + WAIT_MS) } else { next };
+                self.world.advance_to(then);
                 self.supervisor()?;
+                self.retry_deferred()?;
                 continue;
             }
             let check = now.div_euclid(interval) + 1;
@@ -104,14 +121,9 @@ impl Driver {
     /// What it leaves behind; the ledger is folded once more.
     fn end(mut self) -> Result<Trace, ReplayError> {
         self.rebuild("");
-        let rules = self.scenario.rules;
+        let limits = people::limits(&self.scenario);
         Ok(Trace {
-            limits: Limits {
-                max_attempts: rules.max_attempts,
-                advisors: rules.advisors,
-                settle_ms: rules.settle_ms,
-                recurrence_window_ms: self.scenario.recurrence_window_ms,
-            },
+            limits,
             items: self.world.items,
             unreadable: self.unreadable,
             checks: self.checks,
@@ -134,19 +146,23 @@ impl Driver {
         trouble && quiet < LOOK_AT_TROUBLE_MS
     }
 
-    /// What happens to Evenkeel between cycles.
-    fn serve_host(&mut self) -> Result<(), ReplayError> {
-        while let Some(what) = self.world.to_healer.pop() {
-            match what {
-                ToHealer::Killed(gone_ms) => {
-                    self.restart(crate::trace::Boundary::Killed, gone_ms)?;
-                    self.heal()?;
-                    self.post_boot()?;
-                }
-                ToHealer::HandRun(service) => self.hand_run(service)?,
-            }
+    /// Whether something waits for a person, or for a time.
+    fn waits(&self) -> bool {
+        !self.deferred.is_empty() || self.healer.cycles().next().is_some()
+    }
+
+    /// What decisions have to know of the present world.
+    fn facts(&self) -> Facts {
+        Facts {
+            pause_file: self.world.pause_file,
+            down: self.world.down().map(str::to_owned).collect(),
         }
-        Ok(())
+    }
+
+    /// What is due for the open cycle now.
+    fn due(&self) -> Due {
+        self.healer
+            .due(self.world.wall(), &self.scenario.policy, &self.facts())
     }
 }
 

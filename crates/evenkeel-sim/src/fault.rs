@@ -179,4 +179,21 @@ pub enum HostEvent {
     },
     /// Somebody changes a setting of the target by hand.
     Meddling,
+    /// A person gives an order, and takes it back after so many milliseconds.
+    Order(PersonSays, i64),
+}
+
+/// What a person orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PersonSays {
+    /// Hands off.
+    Pause,
+    /// The same by the file `PAUSE`, which needs nothing but a disk.
+    PauseFile,
+    /// Hands off a service, by its index.
+    Lock(usize),
+    /// Nothing about errors for a while.
+    SilenceErrors,
+    /// Look, and do nothing.
+    Shadow,
 }

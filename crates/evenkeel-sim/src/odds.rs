@@ -25,6 +25,8 @@ pub struct Odds {
     pub inconclusive: u32,
     /// A rollback fails.
     pub rollback_fails: u32,
+    /// A person comes to see after an alert, puts things in order and says so.
+    pub person_comes: u32,
     /// An advisor has a usable answer.
     pub advice_good: u32,
     /// No channel takes an alert.
@@ -53,6 +55,7 @@ impl Odds {
             start_fails: rare() / 2,
             inconclusive: rare() / 2,
             rollback_fails: rare() / 3,
+            person_comes: rare() + 100,
             advice_good: rare() + 300,
             alert_lost: rare(),
             dies: rare() / 4,
@@ -63,7 +66,7 @@ impl Odds {
     }
 
     /// Each with its name, for making a failing world kinder bit by bit.
-    pub fn each(&mut self) -> [(&'static str, &mut u32); 15] {
+    pub fn each(&mut self) -> [(&'static str, &mut u32); 16] {
         [
             ("snapshot_fails", &mut self.snapshot_fails),
             ("wild_plan", &mut self.wild_plan),
@@ -74,6 +77,7 @@ impl Odds {
             ("start_fails", &mut self.start_fails),
             ("inconclusive", &mut self.inconclusive),
             ("rollback_fails", &mut self.rollback_fails),
+            ("person_comes", &mut self.person_comes),
             ("advice_good", &mut self.advice_good),
             ("alert_lost", &mut self.alert_lost),
             ("dies", &mut self.dies),

@@ -182,6 +182,7 @@ fn play(plan: &Plan, script: Script) -> Trace {
         settle_ms: 30_000,
         retry_wait_ms: 5_000,
         advisors: 0,
+        ..scenario.rules
     };
     Driver::new(&scenario).rehearse(plan, script)
 }

@@ -5,6 +5,7 @@
 
 mod draw;
 
+use evenkeel_core::Policy;
 use evenkeel_core::cycle::Rules;
 
 use crate::Bug;
@@ -42,6 +43,8 @@ pub struct ServiceSpec {
     pub error_share: f64,
     /// Indexes of services that it needs; each smaller than its own.
     pub needs: Vec<usize>,
+    /// The index of the service that it is one of several instances of; its own where it is the only one.
+    pub instance_of: usize,
 }
 
 /// Limits of the watchdog's habits in a run.
@@ -76,8 +79,8 @@ pub struct Scenario {
     pub odds: Odds,
     /// How much a cycle may do.
     pub rules: Rules,
-    /// An anomaly that comes back within this time after its fix means that the fix did not last, in milliseconds.
-    pub recurrence_window_ms: i64,
+    /// What it may do at all.
+    pub policy: Policy,
     /// How it is watched.
     pub watch: Watch,
     /// A bug to plant.

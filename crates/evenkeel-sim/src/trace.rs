@@ -86,6 +86,10 @@ pub enum Fact {
         repeatable: bool,
         /// How much of it happened.
         extent: Extent,
+        /// The services that it interrupts.
+        interrupts: Vec<String>,
+        /// The services that were down when it began.
+        down: Vec<String>,
     },
     /// The signal was read again.
     Looked {
@@ -154,6 +158,33 @@ pub enum Fact {
     DiskFull,
     /// It does again.
     DiskFree,
+    /// The file `PAUSE` came or went.
+    PauseFile {
+        /// It is there now.
+        there: bool,
+    },
+    /// A person answered a request for approval, and it counted.
+    Answered {
+        /// The request.
+        id: String,
+        /// They said yes to what was asked.
+        yes: bool,
+    },
+    /// A person's answer did not count.
+    AnswerRefused {
+        /// The request.
+        id: String,
+    },
+    /// What had to wait was looked at again, and is still there.
+    StillThere {
+        /// What and where.
+        key: String,
+    },
+    /// What is to become of an anomaly is about to be decided.
+    Deciding {
+        /// Services that are down, though nothing that they need is.
+        roots_down: usize,
+    },
     /// The ledger refused a record.
     LedgerRefused,
     /// The detectors found something that may be acted on.
@@ -204,7 +235,7 @@ pub enum Item {
 }
 
 /// The limits of one run, as the driver was configured; what the ledger says of them is compared with this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Failed attempts before an advisor is asked.
     pub max_attempts: u32,
@@ -214,6 +245,26 @@ pub struct Limits {
     pub settle_ms: u64,
     /// Recurrence window, in milliseconds.
     pub recurrence_window_ms: i64,
+    /// `shadow`, `approve` or `auto`.
+    pub mode: &'static str,
+    /// Heals an hour and a day, in all and for one service.
+    pub heals: [u32; 4],
+    /// Interruptions of one service an hour.
+    pub interruptions: u32,
+    /// Failed cycles in a row after which nothing is done until a person says so.
+    pub breaker_cycles: u32,
+    /// How many roots of trouble are more than a healer should touch.
+    pub storm_services: u32,
+    /// Cycles for one anomaly within a day after which it flaps.
+    pub flaps: u32,
+    /// How long an anomaly must be away before it is a new one, in milliseconds.
+    pub quiet_ms: i64,
+    /// Longest time until the last step of an attempt begins, in milliseconds.
+    pub attempt_ms: i64,
+    /// Least instances up, most percent down, most down.
+    pub capacity: [u32; 3],
+    /// Minutes of the day, UTC, between which nothing is done.
+    pub maintenance: Option<(i64, i64)>,
 }
 
 /// One run.

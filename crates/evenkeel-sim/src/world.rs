@@ -8,6 +8,7 @@ mod advisor;
 mod causes;
 mod effects;
 mod happen;
+mod person;
 pub mod plans;
 mod prepare;
 pub mod script;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
 use evenkeel_core::Timestamp;
+use evenkeel_core::order::Order;
 use evenkeel_core::cycle::Cycle;
 
 use crate::fault::TelemetryKind;
@@ -51,12 +53,21 @@ pub enum Signal {
 }
 
 /// What happens to Evenkeel, as far as it has to do something about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToHealer {
     /// It is killed, and gone for so many milliseconds.
     Killed(i64),
     /// A person wants a playbook run on a service.
     HandRun(usize),
+    /// A person orders something.
+    Order(Order),
+    /// A person answers a request for approval.
+    Answer {
+        /// The request.
+        id: String,
+        /// What the person says they saw; nothing for a no.
+        binds: Option<String>,
+    },
 }
 
 /// The world.
@@ -87,6 +98,10 @@ pub struct World {
     pub signals: Vec<Signal>,
     /// What happened to Evenkeel and was not yet done.
     pub to_healer: Vec<ToHealer>,
+    /// The file `PAUSE` is there.
+    pub pause_file: bool,
+    /// Requests for approval that a person will answer.
+    asked: Vec<(String, Option<String>)>,
     /// The ledger's disk takes nothing.
     pub disk_full: bool,
     /// How measurements of each service are at fault.
@@ -142,6 +157,8 @@ impl World {
             items: Vec::new(),
             signals: Vec::new(),
             to_healer: Vec::new(),
+            pause_file: false,
+            asked: Vec::new(),
             disk_full: false,
             changed: 0,
             script: Script::default(),
@@ -215,7 +232,7 @@ impl World {
     pub fn is_as_before(&self, cycle: &Cycle) -> bool {
         cycle
             .run()
-            .and_then(|r| self.snapshots.get(&r.snapshot.id))
+            .and_then(|r| self.snapshots.get(&r.snapshot.as_ref()?.id))
             .is_some_and(|before| self.ground.same_as(before))
     }
 

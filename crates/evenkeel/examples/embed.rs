@@ -82,6 +82,9 @@ base_url = "http://{addr}"
 health = "/health"
 api = ["/visits"]
 
+[healing]
+mode = "auto"
+
 [watchdog]
 interval_ms = 1000
 "#

@@ -1,10 +1,11 @@
-//! Calling people about Evenkeel itself: its ledger is not what others have seen. Goes over the channels that alerts
+//! Calling people outside a cycle: the ledger is not what others have seen, or something serious happens while a
+//! person said hands off. Goes over the channels that alerts
 //! of cycles use, and waits for nothing else (SAFETY 20).
 
 use std::sync::Arc;
 
 use evenkeel_core::redact::Redactor;
-use evenkeel_core::{AnomalyType, Severity};
+use evenkeel_core::{Anomaly, AnomalyType, Severity};
 use evenkeel_edge::alert::{self, Alert, AlertChannel, AlertFacts, Escalation};
 
 use crate::clock;
@@ -37,6 +38,28 @@ impl Alarm {
         })
     }
 
+    /// Says that an anomaly is there about which nothing may be done now.
+    pub(crate) async fn about(&self, anomaly: &Anomaly, why: &str) {
+        let facts = AlertFacts {
+            at: clock::now(),
+            anomaly: anomaly.kind.clone(),
+            severity: anomaly.severity,
+            details: anomaly.details.clone(),
+            healing_attempts: 0,
+            escalation: Escalation::NotNeeded,
+            tried: Vec::new(),
+            snapshot: None,
+            ledger: Some(self.layout.ledger()),
+            next_steps: vec![
+                format!("nothing is done about it now: {why}"),
+                "evenkeel status".to_owned(),
+                "evenkeel resume".to_owned(),
+            ],
+        };
+        self.send(facts, &format!("{}: nothing is done: {why}", anomaly.key()))
+            .await;
+    }
+
     /// Says what is wrong with the ledger, and what to do. Ready when every channel has taken it or failed.
     pub(crate) async fn about_ledger(&self, kind: &str, details: &str, next_steps: &[&str]) {
         let Ok(anomaly) = AnomalyType::new(kind) else {
@@ -54,6 +77,10 @@ impl Alarm {
             ledger: Some(self.layout.ledger()),
             next_steps: next_steps.iter().map(|&step| step.to_owned()).collect(),
         };
+        self.send(facts, details).await;
+    }
+
+    async fn send(&self, facts: AlertFacts, details: &str) {
         let alert = Alert::new(facts, &self.redactor);
         let report = alert::send_all(&self.channels, &alert).await;
         if let Some(text) = &report.to_print {

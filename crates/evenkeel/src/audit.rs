@@ -1,14 +1,13 @@
 //! The loopback endpoint through which the target writes its own audited actions into the immutable log (CONTRACT
 //! section 3). Bounded in size and rate, behind a token, and unable to write as Evenkeel.
 
-use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -16,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::journal::{Journal, OWN_ACTORS, OWN_SUBSYSTEMS};
+use crate::token::{TokenError, bearer_matches, token};
 
 /// Largest request, in bytes.
 pub const BODY_LEN_MAX: usize = 256 * 1024;
@@ -23,8 +23,6 @@ pub const BODY_LEN_MAX: usize = 256 * 1024;
 pub const ENTRIES_MAX: usize = 100;
 /// Entries a second, averaged; as many may come at once.
 pub const ENTRIES_PER_SECOND_MAX: f64 = 500.0;
-/// Length of the token that is made, in random bytes.
-const TOKEN_LEN: usize = 32;
 
 /// Why the endpoint is not there.
 #[derive(Debug, thiserror::Error)]
@@ -38,13 +36,8 @@ pub enum AuditError {
         reason: String,
     },
     /// The token cannot be read or made.
-    #[error("[audit] token file {file}: {reason}")]
-    Token {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    #[error("[audit] {0}")]
+    Token(#[from] TokenError),
 }
 
 /// The endpoint, listening.
@@ -128,46 +121,6 @@ pub async fn listen(
     Ok(AuditEndpoint { addr, task })
 }
 
-/// Reads the token, or makes one.
-pub fn token(file: &Path) -> Result<String, AuditError> {
-    let failed = |reason: String| AuditError::Token {
-        file: file.to_path_buf(),
-        reason,
-    };
-    match std::fs::read_to_string(file) {
-        Ok(text) if text.trim().len() >= 16 => return Ok(text.trim().to_owned()),
-        Ok(_) => {
-            return Err(failed(
-                "holds fewer than 16 characters; remove it, and a new one is made".into(),
-            ));
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(failed(e.to_string())),
-    }
-    let mut bytes = [0u8; TOKEN_LEN];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut f| f.read_exact(&mut bytes))
-        .map_err(|e| {
-            failed(format!(
-                "no random bytes: {e}; write a token of your own into it"
-            ))
-        })?;
-    let token = hex::encode(bytes);
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    if let Some(dir) = file.parent() {
-        std::fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
-    }
-    let mut f = options.open(file).map_err(|e| failed(e.to_string()))?;
-    std::io::Write::write_all(&mut f, token.as_bytes()).map_err(|e| failed(e.to_string()))?;
-    Ok(token)
-}
-
 async fn take(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
@@ -175,12 +128,7 @@ async fn take(
 ) -> Response {
     let refuse =
         |status: StatusCode, why: &str| (status, Json(json!({"error": why}))).into_response();
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.strip_prefix("Bearer "))
-        .unwrap_or("");
-    if !same(given.as_bytes(), shared.token.as_bytes()) {
+    if !bearer_matches(&headers, &shared.token) {
         return refuse(
             StatusCode::UNAUTHORIZED,
             "send the token as `Authorization: Bearer ...`",
@@ -253,9 +201,4 @@ impl Shared {
         }
         enough
     }
-}
-
-/// Compares without telling by its time how much was right.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0u8, |d, (x, y)| d | (x ^ y)) == 0
 }

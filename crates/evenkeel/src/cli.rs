@@ -8,6 +8,7 @@ mod exit;
 mod history;
 mod ledger;
 mod logs;
+mod order;
 mod playbook;
 mod run;
 mod snapshot;
@@ -18,6 +19,7 @@ mod witness;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use evenkeel_core::order::Order;
 
 pub use exit::{Exit, Failure};
 #[cfg(feature = "demo")]
@@ -101,6 +103,73 @@ pub enum Command {
     Baseline(BaselineCommand),
     /// What the watchdog saw last, open cycles, failed attempts
     Status,
+    /// How freely it acts: shadow (works everything out, does nothing), approve (asks first), auto (tiers decide)
+    Mode {
+        /// The mode; without one, `status` is shown
+        #[arg(value_parser = parse_mode)]
+        mode: Option<evenkeel_core::Mode>,
+        /// Only for this playbook
+        #[arg(long, value_name = "NAME")]
+        playbook: Option<String>,
+        /// As the configuration has it again
+        #[arg(long, conflicts_with = "mode")]
+        by_configuration: bool,
+    },
+    /// What waits for a person's approval
+    Approvals,
+    /// Say yes to a plan that waits, as `approvals` shows it: once, and to exactly this
+    Approve {
+        /// Its id
+        id: String,
+    },
+    /// Say no to a plan that waits
+    Deny {
+        /// Its id
+        id: String,
+        /// Why, for whoever reads the ledger
+        #[arg(long)]
+        why: String,
+    },
+    /// Hands off: no step and no rollback begins until `resume`. A file PAUSE in the data directory does the same
+    Pause {
+        /// Only this service
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+        /// Why, for whoever reads it
+        #[arg(long, default_value = "")]
+        why: String,
+    },
+    /// End a pause. What is still wrong is looked at again; what is over is not replayed
+    Resume {
+        /// Only that of this service
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+    },
+    /// Neither act on nor alert about a type of anomaly for a while
+    Silence {
+        /// The type, such as `latency_spike`, or a key such as `error_rate_spike/api`
+        what: String,
+        /// For how long: `30m`, `2h`, `7d`; at most 90 days
+        #[arg(long = "for", value_name = "SPAN", value_parser = parse_span)]
+        span: SpanMillis,
+        /// Why, for whoever reads it
+        #[arg(long)]
+        why: String,
+    },
+    /// End a silence
+    Unsilence {
+        /// What was silenced
+        what: String,
+    },
+    /// What stops everything after failures in a row
+    #[command(subcommand)]
+    Breaker(BreakerCommand),
+    /// Say that what a failed rollback left is put in order: healing may go on
+    Unstick {
+        /// What was done
+        #[arg(long)]
+        why: String,
+    },
     /// Healing cycles, newest first
     History {
         /// Only these
@@ -163,6 +232,17 @@ pub enum BaselineCommand {
     Show,
 }
 
+/// `evenkeel breaker`.
+#[derive(Debug, Subcommand)]
+pub enum BreakerCommand {
+    /// Close it again
+    Reset {
+        /// Why it may be
+        #[arg(long, default_value = "")]
+        why: String,
+    },
+}
+
 /// `evenkeel playbook`.
 #[derive(Debug, Subcommand)]
 pub enum PlaybookCommand {
@@ -218,6 +298,10 @@ pub enum ResultFilter {
     Failed,
 }
 
+fn parse_mode(text: &str) -> Result<evenkeel_core::Mode, String> {
+    text.parse()
+}
+
 /// A span of time in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct SpanMillis(pub i64);
@@ -252,6 +336,22 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Stress { tests } => run::stress(&global, &tests),
         Command::Baseline(BaselineCommand::Show) => status::baseline(&global),
         Command::Status => status::status(&global),
+        Command::Mode {
+            mode,
+            playbook,
+            by_configuration,
+        } => order::mode(&global, mode, by_configuration, playbook),
+        Command::Approvals => order::approvals(&global),
+        Command::Approve { id } => order::approve(&global, &id),
+        Command::Deny { id, why } => order::deny(&global, &id, why),
+        Command::Pause { service, why } => order::order(&global, Order::Pause { service, why }),
+        Command::Resume { service } => order::order(&global, Order::Resume { service }),
+        Command::Silence { what, span, why } => order::silence(&global, what, span, why),
+        Command::Unsilence { what } => order::order(&global, Order::Unsilence { what }),
+        Command::Breaker(BreakerCommand::Reset { why }) => {
+            order::order(&global, Order::ResetBreaker { why })
+        }
+        Command::Unstick { why } => order::order(&global, Order::Unstick { why }),
         Command::History { result, limit } => history::history(&global, result, limit),
         Command::Escalations => history::escalations(&global),
         Command::Logs {

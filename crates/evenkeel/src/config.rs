@@ -5,9 +5,13 @@
 mod env;
 mod ledger;
 mod load;
+mod policy;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use evenkeel_core::Mode;
+use evenkeel_core::policy::{Limits, Window};
 use evenkeel_detect::{DetectConfig, Thresholds};
 use evenkeel_edge::collect::scrape::ScrapeNames;
 use evenkeel_edge::target::{DatabaseSpec, ServiceSpec, Target, Tunable};
@@ -19,6 +23,7 @@ pub use ledger::{
     ANCHORS_MAX, AnchorSection, LedgerSection, Unreachable, WitnessSection, WitnessServer,
 };
 pub use load::{ConfigError, load, load_text};
+pub use policy::{ApiSection, DEPENDENCIES_MAX, DependencySection};
 
 /// How the files in the data directory are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -45,6 +50,12 @@ pub struct Config {
     pub watchdog: WatchdogSection,
     /// The healing cycles.
     pub healing: HealingSection,
+    /// How much may be done.
+    pub limits: Limits,
+    /// Recurring times in which nothing is done.
+    pub maintenance: Vec<Window>,
+    /// Orders and approvals over HTTP.
+    pub api: ApiSection,
     /// The advisors.
     pub escalation: EscalationSection,
     /// Whom to alert.
@@ -75,6 +86,8 @@ pub struct TargetSection {
     pub base_url: Option<String>,
     /// Its services.
     pub services: Vec<ServiceSpec>,
+    /// What they depend on outside it.
+    pub dependencies: Vec<DependencySection>,
     /// Its database.
     pub database: Option<DatabaseSpec>,
     /// Files that playbooks may change.
@@ -186,6 +199,11 @@ impl From<ThresholdsSection> for Thresholds {
 pub struct HealingSection {
     /// Whether anything is healed. Off: anomalies are recorded and told, and nothing is done.
     pub enabled: bool,
+    /// How freely: `shadow` works everything out and does nothing, `approve` asks a person first, `auto` leaves it to
+    /// the playbooks' tiers.
+    pub mode: Mode,
+    /// The same for single playbooks, by name.
+    pub modes: BTreeMap<String, Mode>,
     /// Failed attempts before an advisor is asked (`MAX_HEALING_ATTEMPTS`): 1 to 10.
     pub max_attempts: u32,
     /// How long the signal must stay normal after a passed re-test, in milliseconds: at most 3 600 000.
@@ -295,6 +313,8 @@ impl Default for HealingSection {
     fn default() -> Self {
         Self {
             enabled: true,
+            mode: Mode::Shadow,
+            modes: BTreeMap::new(),
             max_attempts: 3,
             settle_ms: 10_000,
             retry_wait_ms: 60_000,

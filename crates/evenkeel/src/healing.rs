@@ -9,18 +9,20 @@ mod show;
 mod verify;
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::anomaly::Anomaly;
+use evenkeel_core::approval::ApprovalError;
 use evenkeel_core::cycle::{Outcome, Rules};
-use evenkeel_core::event::{Event, Stamped, Trigger};
-use evenkeel_core::healer::{Admission, Healer, HealerEvent, ReplayError};
+use evenkeel_core::event::{Event, Trigger};
+use evenkeel_core::healer::{Admission, Due, Healer, ReplayError};
 use evenkeel_core::playbook::Plan;
-use evenkeel_core::{Cycle, Effect, record};
+use evenkeel_core::{Cycle, Effect};
 use evenkeel_ledger::LedgerError;
 
 use crate::clock;
-use crate::journal::Journal;
+use crate::mind::{Mind, MindError};
 use crate::stop::Stop;
 
 pub(crate) use perform::responder;
@@ -39,6 +41,19 @@ pub enum HealingError {
     /// An event had no place: a bug.
     #[error("{0}; this is a defect of Evenkeel, and healing has stopped")]
     Transition(#[from] ReplayError),
+    /// A person's answer that does not count.
+    #[error(transparent)]
+    Approval(ApprovalError),
+}
+
+impl From<MindError> for HealingError {
+    fn from(e: MindError) -> Self {
+        match e {
+            MindError::Ledger(e) => Self::Ledger(e),
+            MindError::Transition(e) => Self::Transition(e),
+            MindError::Approval(e) => Self::Approval(e),
+        }
+    }
 }
 
 /// How a call to [`Healing::heal`] ended.
@@ -53,32 +68,38 @@ pub enum Healed {
     },
     /// Evenkeel is stopping; the cycle is put aside.
     Parked,
+    /// The cycle waits for a person or for a window to end; others may be healed meanwhile.
+    Waiting {
+        /// Its id.
+        workflow_id: String,
+        /// For what.
+        what: String,
+    },
     /// Nothing was to be done.
     NotAdmitted(Admission),
 }
 
 /// The healer at work.
 pub struct Healing {
-    healer: Healer,
-    journal: Journal,
-    world: World,
+    mind: Mind,
+    world: Arc<World>,
     stop: Stop,
 }
 
 impl Healing {
-    /// Goes on from what the ledger remembers.
-    pub fn new(healer: Healer, journal: Journal, world: World, stop: Stop) -> Self {
-        Self {
-            healer,
-            journal,
-            world,
-            stop,
-        }
+    /// Goes on from what the mind remembers.
+    pub fn new(mind: Mind, world: Arc<World>, stop: Stop) -> Self {
+        Self { mind, world, stop }
     }
 
     /// What the healer remembers.
-    pub fn memory(&self) -> &Healer {
-        &self.healer
+    pub fn memory(&self) -> Arc<Healer> {
+        self.mind.healer()
+    }
+
+    /// Where events and orders are taken.
+    pub fn mind(&self) -> &Mind {
+        &self.mind
     }
 
     /// The adapters.
@@ -86,55 +107,95 @@ impl Healing {
         &self.world
     }
 
+    /// What is to become of an anomaly now. `others` are the other anomalies that are there.
+    pub fn admission(&self, anomaly: &Anomaly, trigger: Trigger, others: &[Anomaly]) -> Admission {
+        self.mind.healer().admit(
+            clock::now(),
+            anomaly,
+            trigger,
+            others,
+            self.mind.policy(),
+            &self.world.facts(),
+        )
+    }
+
     /// Heals an anomaly, to the end.
     pub async fn heal(
-        &mut self,
+        &self,
         anomaly: Anomaly,
         trigger: Trigger,
+        others: &[Anomaly],
         plan: Option<Plan>,
     ) -> Result<Healed, HealingError> {
         let now = clock::now();
-        let config = &self.world.config;
-        let window_ms = i64::try_from(config.healing.recurrence_window_s.saturating_mul(1000))
-            .unwrap_or(i64::MAX);
-        let admission = self.healer.admit(now, &anomaly, trigger, window_ms);
-        let Admission::Open {
-            prior_attempts,
-            recurrence_of,
-        } = admission
-        else {
-            return Ok(Healed::NotAdmitted(admission));
-        };
-        let workflow_id = self.workflow_id(&anomaly, now);
-        let rules = Rules {
+        let facts = self.world.facts();
+        let mut first = None;
+        let opened = self.mind.open(|healer| {
+            let policy = self.mind.policy();
+            let Admission::Open {
+                prior_attempts,
+                recurrence_of,
+                refusal,
+            } = healer.admit(now, &anomaly, trigger, others, policy, &facts)
+            else {
+                return Err(healer.admit(now, &anomaly, trigger, others, policy, &facts));
+            };
+            let event = Event::Opened {
+                anomaly: Box::new(anomaly.clone()),
+                trigger,
+                rules: self.rules(healer),
+                prior_attempts,
+                recurrence_of,
+                plan: plan.map(Box::new),
+                refusal,
+            };
+            let id = self.workflow_id(healer, &anomaly, now);
+            first = Cycle::open(&id, now, &event).ok();
+            Ok((id, event))
+        });
+        let opened = opened.await;
+        if let (Err(MindError::Ledger(e)), Some(cycle)) = (&opened, &first) {
+            self.world.alert_ledger_failure(cycle, e).await;
+        }
+        match opened? {
+            Err(admission) => Ok(Healed::NotAdmitted(admission)),
+            Ok(cycle) => {
+                self.world.show_opened(&cycle.workflow_id, &cycle.anomaly);
+                self.drive().await
+            }
+        }
+    }
+
+    fn rules(&self, healer: &Healer) -> Rules {
+        let (config, policy) = (&self.world.config, self.mind.policy());
+        Rules {
             max_attempts: config.healing.max_attempts,
             settle_ms: config.healing.settle_ms,
             retry_wait_ms: config.healing.retry_wait_ms,
             advisors: u32::try_from(self.world.advisors.len()).unwrap_or(0),
-        };
-        self.world.show_opened(&workflow_id, &anomaly);
-        self.take(
-            &workflow_id,
-            Event::Opened {
-                anomaly: Box::new(anomaly),
-                trigger,
-                rules,
-                prior_attempts,
-                recurrence_of,
-                plan: plan.map(Box::new),
-            },
-        )
-        .await?;
-        self.drive().await
+            mode: healer.mode(policy),
+            retry_wait_max_ms: policy
+                .limits
+                .cooldown_max_s
+                .saturating_mul(1_000)
+                .max(config.healing.retry_wait_ms),
+            breaker_cycles: policy.limits.breaker_cycles,
+        }
     }
 
     /// Goes on with the cycle that was open when Evenkeel stopped or crashed, if there is one.
-    pub async fn resume(&mut self) -> Result<Option<Healed>, HealingError> {
-        let Some(open) = &self.healer.open else {
+    pub async fn resume(&self) -> Result<Option<Healed>, HealingError> {
+        let healer = self.mind.healer();
+        for (cycle, request) in healer.approvals() {
+            self.world.ui.note(format!(
+                "{} waits for the approval {} of {} until {}",
+                cycle.workflow_id, request.id, request.playbook, request.expires_at
+            ));
+        }
+        let Some(open) = &healer.open else {
             return Ok(None);
         };
-        let (workflow_id, anomaly, after_crash) =
-            (open.workflow_id.clone(), open.anomaly.clone(), !open.parked);
+        let (workflow_id, after_crash) = (&open.workflow_id, !open.parked);
         self.world.ui.note(format!(
             "Going on with {workflow_id}, which was {}",
             if after_crash {
@@ -143,69 +204,118 @@ impl Healing {
                 "put aside"
             }
         ));
-        self.world.show_opened(&workflow_id, &anomaly);
-        self.take(&workflow_id, Event::Resumed { after_crash })
+        self.world.show_opened(workflow_id, &open.anomaly);
+        self.take(workflow_id, Event::Resumed { after_crash })
             .await?;
         self.drive().await.map(Some)
     }
 
-    /// Notes that an anomaly is gone. `verified`: a stress test that failed for it has passed since.
-    pub async fn cleared(&mut self, key: &str, verified: bool) -> Result<(), HealingError> {
-        if !self.healer.ended_without_fix(key) {
-            return Ok(());
+    /// Whether a cycle is open and there is something to do about it now.
+    pub fn has_work(&self) -> bool {
+        self.mind.healer().open.is_some() && self.mind.due(&self.world.facts()) != Due::Nothing
+    }
+
+    /// Goes on with a cycle that has waited. `None`: there is none, or it waits on.
+    pub async fn go_on(&self) -> Result<Option<Healed>, HealingError> {
+        if self.has_work() {
+            self.drive().await.map(Some)
+        } else {
+            Ok(None)
         }
-        let at = clock::now();
-        self.journal
-            .record(&record::of_cleared(key, verified, at))
-            .await?;
-        self.healer.apply(&HealerEvent::AnomalyCleared {
-            key: key.to_owned(),
-            verified,
-            at,
-        })?;
-        Ok(())
+    }
+
+    /// Notes that an anomaly is gone. `verified`: a stress test that failed for it has passed since.
+    pub async fn cleared(&self, key: &str, verified: bool) -> Result<(), HealingError> {
+        Ok(self.mind.cleared(key, verified).await?)
     }
 
     /// Keeps the snapshots within their bounds.
     pub async fn prune_snapshots(&self) {
-        self.world.prune_snapshots(self.healer.open.as_ref()).await;
+        let healer = self.mind.healer();
+        self.world.prune_snapshots(healer.cycles()).await;
     }
 
     /// Carries the open cycle on, while the detectors rest.
-    async fn drive(&mut self) -> Result<Healed, HealingError> {
+    async fn drive(&self) -> Result<Healed, HealingError> {
         self.world.watchdog.rest();
         let end = self.drive_resting().await;
         self.world.watchdog.go_on();
         end
     }
 
-    async fn drive_resting(&mut self) -> Result<Healed, HealingError> {
+    async fn drive_resting(&self) -> Result<Healed, HealingError> {
         let mut shown = show::Shown::default();
+        let Some(first) = self
+            .mind
+            .healer()
+            .open
+            .as_ref()
+            .map(|c| c.workflow_id.clone())
+        else {
+            return Ok(Healed::Parked);
+        };
         loop {
-            let Some(cycle) = self.healer.open.clone() else {
-                // `take` of `Closed` empties it, and returns below; a cycle that is gone otherwise is a bug.
-                return Ok(Healed::Parked);
-            };
-            let Some(effect) = cycle.effect() else {
-                return Ok(Healed::Parked);
+            let healer = self.mind.healer();
+            // Another one may be at work now: this one has made room while it waits for a person.
+            let Some(cycle) = healer.open.as_ref().filter(|c| c.workflow_id == first) else {
+                return Ok(Self::waits(&healer, &first));
             };
             if self.stop.is_requested() {
-                return self.park(&cycle, false).await;
+                return self.park(cycle, false).await;
             }
-            self.world.show_effect(&mut shown, &cycle, &effect);
-            let Some(event) = self.carry_out(&cycle, &effect).await else {
-                let interrupted = matches!(effect, Effect::RunStep { .. });
-                return self.park(&cycle, interrupted).await;
+            let effect = match self.mind.due(&self.world.facts()) {
+                Due::Nothing => return Ok(Self::waits(&healer, &first)),
+                Due::Event(event) => {
+                    self.settle_event(&mut shown, cycle, event).await?;
+                    continue;
+                }
+                Due::Effect(effect) => effect,
             };
-            self.take(&cycle.workflow_id, event.clone()).await?;
-            self.world
-                .show_event(&mut shown, &cycle, self.healer.open.as_ref(), &event);
-            if let Event::Closed { outcome } = event {
+            self.world.show_effect(&mut shown, cycle, &effect);
+            let Some(event) = self.carry_out(cycle, &effect).await else {
+                let interrupted = matches!(effect, Effect::RunStep { .. });
+                return self.park(cycle, interrupted).await;
+            };
+            let closed = match event {
+                Event::Closed { outcome } => Some(outcome),
+                _ => None,
+            };
+            self.settle_event(&mut shown, cycle, event).await?;
+            if let Some(outcome) = closed {
                 return Ok(Healed::Closed {
-                    workflow_id: cycle.workflow_id,
+                    workflow_id: first,
                     outcome,
                 });
             }
+        }
+    }
+
+    async fn settle_event(
+        &self,
+        shown: &mut show::Shown,
+        before: &Cycle,
+        event: Event,
+    ) -> Result<(), HealingError> {
+        let after = self.take(&before.workflow_id, event.clone()).await?;
+        self.world.show_event(shown, before, Some(&after), &event);
+        Ok(())
+    }
+
+    fn waits(healer: &Healer, workflow_id: &str) -> Healed {
+        let cycle = healer.cycles().find(|c| c.workflow_id == workflow_id);
+        let what = match cycle {
+            Some(c) => match (c.awaits(), &c.held) {
+                (Some(request), _) => {
+                    format!("the approval {} of {}", request.id, request.playbook)
+                }
+                (None, Some(reason)) => reason.clone(),
+                (None, None) => "its turn".to_owned(),
+            },
+            None => "nothing".to_owned(),
+        };
+        Healed::Waiting {
+            workflow_id: workflow_id.to_owned(),
+            what,
         }
     }
 
@@ -221,6 +331,7 @@ impl Healing {
             Effect::Verify
             | Effect::Settle { .. }
             | Effect::WaitRetry { .. }
+            | Effect::Recheck
             | Effect::Advise { .. }
             | Effect::SelectPlaybook
             | Effect::PrepareStep { .. } => None,
@@ -229,12 +340,13 @@ impl Healing {
             | Effect::RollBack
             | Effect::TakeSnapshot
             | Effect::ConcludeRun
+            | Effect::RequestApproval
             | Effect::Alert
             | Effect::Close { .. } => tokio::time::timeout(FINISH_STEP, work).await.ok(),
         }
     }
 
-    async fn park(&mut self, cycle: &Cycle, interrupted: bool) -> Result<Healed, HealingError> {
+    async fn park(&self, cycle: &Cycle, interrupted: bool) -> Result<Healed, HealingError> {
         self.take(&cycle.workflow_id, Event::Parked { interrupted })
             .await?;
         self.world.ui.note(format!(
@@ -249,36 +361,28 @@ impl Healing {
         Ok(Healed::Parked)
     }
 
-    /// Event -> core -> ledger. Only when the record is durable has it happened.
-    async fn take(&mut self, workflow_id: &str, event: Event) -> Result<(), HealingError> {
-        let stamped = Stamped {
-            workflow_id: workflow_id.to_owned(),
-            at: clock::now(),
-            event,
-        };
-        let mut next = self.healer.clone();
-        // The record of the closing event needs the cycle as it is after the event, which the memory then forgets.
-        let mut after = self.healer.open.clone();
-        if let Some(cycle) = &mut after {
-            cycle
-                .apply(stamped.at, &stamped.event)
-                .map_err(ReplayError::from)?;
+    /// Takes an event; when the ledger takes none, people are told all the same (SAFETY 7).
+    async fn take(&self, workflow_id: &str, event: Event) -> Result<Cycle, HealingError> {
+        match self.mind.take(workflow_id, event).await {
+            Ok(after) => Ok(after),
+            Err(e) => {
+                let healer = self.mind.healer();
+                let cycle = healer.cycles().find(|c| c.workflow_id == workflow_id);
+                if let (MindError::Ledger(e), Some(cycle)) = (&e, cycle) {
+                    self.world.alert_ledger_failure(cycle, e).await;
+                }
+                Err(e.into())
+            }
         }
-        next.apply(&HealerEvent::Cycle(stamped.clone()))?;
-        let Some(after) = after.as_ref().or(next.open.as_ref()) else {
-            return Ok(());
-        };
-        let record = record::of_event(after, &stamped);
-        if let Err(e) = self.journal.record(&record).await {
-            self.world.alert_ledger_failure(after, &e).await;
-            return Err(e.into());
-        }
-        self.healer = next;
-        Ok(())
     }
 
     /// `heal_<what>_<YYYYMMDD_HHMMSS>`, never one that exists.
-    fn workflow_id(&self, anomaly: &Anomaly, now: evenkeel_core::Timestamp) -> String {
+    fn workflow_id(
+        &self,
+        healer: &Healer,
+        anomaly: &Anomaly,
+        now: evenkeel_core::Timestamp,
+    ) -> String {
         let slug: String = anomaly
             .subject()
             .to_ascii_lowercase()
@@ -288,7 +392,7 @@ impl Healing {
             .collect();
         let base = format!("heal_{slug}_{}", now.compact());
         let taken = |id: &str| {
-            self.healer.last.values().any(|p| p.workflow_id == id) || self.world.has_workflow(id)
+            healer.last.values().any(|p| p.workflow_id == id) || self.world.has_workflow(id)
         };
         let mut id = base.clone();
         let mut n = 2;

@@ -84,6 +84,21 @@ impl Layout {
         self.root.join("run").join("status.json")
     }
 
+    /// While this file exists nothing is done (SAFETY 16).
+    pub fn pause_file(&self) -> PathBuf {
+        self.root.join("PAUSE")
+    }
+
+    /// Where a running Evenkeel takes orders.
+    pub fn control_socket(&self) -> PathBuf {
+        self.root.join("run").join("control.sock")
+    }
+
+    /// The token of the HTTP interface.
+    pub fn api_token(&self) -> PathBuf {
+        self.root.join("run").join("api.token")
+    }
+
     /// Snapshots and the restore journal.
     pub fn storage(&self) -> PathBuf {
         self.root.join("storage")

@@ -14,19 +14,24 @@ pub mod cli;
 pub mod clock;
 pub mod collectors;
 pub mod config;
+pub mod control;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod dependencies;
 pub mod guard;
 pub mod healing;
 pub mod journal;
 pub mod layout;
 pub mod log;
+pub mod mind;
 pub mod orchestrator;
+pub mod overview;
 pub mod playbooks;
 pub mod secrets;
 mod signing;
 pub mod state;
 pub mod stop;
+pub mod token;
 pub mod ui;
 pub mod watch;
 

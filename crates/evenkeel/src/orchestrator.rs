@@ -12,17 +12,19 @@ use evenkeel_core::Timestamp;
 use evenkeel_core::anomaly::{Anomaly, AnomalyType, Severity};
 use evenkeel_core::cycle::Outcome;
 use evenkeel_core::event::Trigger;
-use evenkeel_core::healer::Admission;
+use evenkeel_core::healer::{Admission, Wait};
 use evenkeel_core::measure::{SuiteResult, TestStatus};
 use evenkeel_core::playbook::Plan;
 use evenkeel_detect::Baseline;
 use evenkeel_stress::run_suite;
 use serde_json::json;
 
+use crate::alarm::Alarm;
 use crate::anchoring::Anchoring;
 use crate::audit::AuditEndpoint;
 use crate::clock;
 use crate::config::{Config, Environment};
+use crate::control::Control;
 use crate::healing::{Healed, Healing, HealingError};
 use crate::journal::Journal;
 use crate::layout::{self, DataDirLock, Layout};
@@ -112,8 +114,20 @@ pub struct Orchestrator {
     /// When the last cycle ended: what was found before it is looked at again before anything is done about it.
     last_cycle_end: Option<Instant>,
     anchoring: Anchoring,
+    alarm: Alarm,
+    /// Anomalies that are there and may not be acted on yet, by key.
+    deferred: BTreeMap<String, Deferred>,
+    _control: Control,
     _audit: Option<AuditEndpoint>,
     _lock: DataDirLock,
+}
+
+/// An anomaly that waits.
+struct Deferred {
+    anomaly: Anomaly,
+    trigger: Trigger,
+    /// What it waits for, as it was told last.
+    told: String,
 }
 
 impl Orchestrator {
@@ -181,14 +195,29 @@ impl Orchestrator {
 
     /// Goes on with the cycle that was open when Evenkeel stopped or crashed.
     pub async fn resume(&mut self) -> Result<(), WorkflowError> {
-        let open = self
-            .healing
-            .memory()
-            .open
-            .as_ref()
-            .map(|c| c.anomaly.clone());
+        let memory = self.healing.memory();
+        for (cycle, _) in memory.approvals() {
+            let anomaly = cycle.anomaly.clone();
+            self.summary.unhealed.insert(anomaly.key(), anomaly);
+        }
+        let open = memory.open.as_ref().map(|c| c.anomaly.clone());
         if let (Some(anomaly), Some(healed)) = (open, self.healing.resume().await?) {
             self.note_healed(&anomaly, &healed);
+        }
+        self.go_on().await
+    }
+
+    /// Goes on with what has waited for a person, and has its answer.
+    async fn go_on(&mut self) -> Result<(), WorkflowError> {
+        while !self.stop.is_requested() {
+            let open = self.healing.memory().open.clone();
+            let (Some(cycle), Some(healed)) = (open, self.healing.go_on().await?) else {
+                break;
+            };
+            self.note_healed(&cycle.anomaly, &healed);
+            if matches!(healed, Healed::Waiting { .. }) {
+                break;
+            }
         }
         Ok(())
     }
@@ -323,13 +352,74 @@ impl Orchestrator {
         // The sort is stable: among equals the order of finding stays, which for tests is that of the suite.
         anomalies.sort_by_key(|a| std::cmp::Reverse(a.severity));
         let found = Instant::now();
+        // Causes first: what one of them explains waits, and is looked at again when that one is healed.
+        let topology = &self.healing.mind().policy().topology;
+        let all = anomalies.clone();
+        anomalies.sort_by_key(|a| topology.root_of(a, &all).is_some());
         for anomaly in anomalies {
             if self.stop.is_requested() {
                 self.summary.unhealed.insert(anomaly.key(), anomaly);
                 continue;
             }
             self.heal_one(anomaly, trigger, found, None).await?;
+            self.go_on().await?;
         }
+        // What was explained by another, or came while a cycle was open, has its turn now.
+        self.retry_deferred().await
+    }
+
+    /// Looks again at what could not be acted on when it was found (SAFETY 14: only at what is still there).
+    async fn retry_deferred(&mut self) -> Result<(), WorkflowError> {
+        let keys: Vec<String> = self.deferred.keys().cloned().collect();
+        for key in keys {
+            if self.stop.is_requested() {
+                break;
+            }
+            let Some(waiting) = self.deferred.get(&key) else {
+                continue;
+            };
+            let others = self.present(&key);
+            let admission = self
+                .healing
+                .admission(&waiting.anomaly, waiting.trigger, &others);
+            if !matches!(admission, Admission::Open { .. }) {
+                continue;
+            }
+            let Some(Deferred {
+                anomaly, trigger, ..
+            }) = self.deferred.remove(&key)
+            else {
+                continue;
+            };
+            let (still_there, details) = self.healing.world().still_there(&anomaly).await;
+            if still_there {
+                let now = Instant::now();
+                self.heal_one(anomaly, trigger, now, None).await?;
+                self.go_on().await?;
+            } else {
+                self.gone(&key, &details).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The anomalies that are there now, as far as is known, but for this one.
+    fn present(&self, but: &str) -> Vec<Anomaly> {
+        let mut all: BTreeMap<String, Anomaly> = self.summary.unhealed.clone();
+        let active = self.healing.world().watchdog.active();
+        all.extend(active.into_iter().map(|a| (a.key(), a)));
+        all.remove(but);
+        all.into_values().collect()
+    }
+
+    async fn gone(&mut self, key: &str, details: &str) -> Result<(), WorkflowError> {
+        self.ui.say(&Say::AnomalyCleared {
+            key: key.to_owned(),
+            why: format!("not there any more ({details})"),
+        });
+        self.healing.cleared(key, true).await?;
+        self.summary.unhealed.remove(key);
+        self.deferred.remove(key);
         Ok(())
     }
 
@@ -366,26 +456,73 @@ impl Orchestrator {
         if slight || self.last_cycle_end.is_some_and(|end| end > found) {
             let (still_there, details) = self.healing.world().still_there(&anomaly).await;
             if !still_there {
-                self.ui.say(&Say::AnomalyCleared {
-                    key: key.clone(),
-                    why: format!("not there any more ({details})"),
-                });
-                self.healing.cleared(&key, true).await?;
-                self.summary.unhealed.remove(&key);
-                return Ok(());
+                return self.gone(&key, &details).await;
             }
         }
         // A person was alerted about it since this start (by the cycle that was open, say): once is enough.
-        let last = self.healing.memory().last.get(&key);
+        let memory = self.healing.memory();
+        let last = memory.last.get(&key);
         let alerted = last.is_some_and(|p| !p.outcome.healed() && p.closed_at >= self.started);
         let trigger = if alerted && trigger == Trigger::PostBoot {
             Trigger::Watchdog
         } else {
             trigger
         };
-        let healed = self.healing.heal(anomaly.clone(), trigger, plan).await?;
+        let others = self.present(&key);
+        let healed = self
+            .healing
+            .heal(anomaly.clone(), trigger, &others, plan)
+            .await?;
+        if let Healed::NotAdmitted(Admission::Later(wait)) = &healed {
+            self.defer(&anomaly, trigger, wait).await?;
+        } else if healed == Healed::NotAdmitted(Admission::Busy) {
+            let told = "another cycle is open".to_owned();
+            let deferred = Deferred {
+                anomaly: anomaly.clone(),
+                trigger,
+                told,
+            };
+            self.deferred.insert(key.clone(), deferred);
+        }
         self.note_healed(&anomaly, &healed);
         self.healing.prune_snapshots().await;
+        Ok(())
+    }
+
+    /// Keeps what may not be acted on yet, and says so once. Whoever paused it knows; but that something serious happens
+    /// meanwhile is an alert of its own (SAFETY 20).
+    async fn defer(
+        &mut self,
+        anomaly: &Anomaly,
+        trigger: Trigger,
+        wait: &Wait,
+    ) -> Result<(), WorkflowError> {
+        let (key, told) = (anomaly.key(), wait.to_string());
+        let before = self.deferred.insert(
+            key.clone(),
+            Deferred {
+                anomaly: anomaly.clone(),
+                trigger,
+                told: told.clone(),
+            },
+        );
+        if before.is_some_and(|d| d.told == told) {
+            return Ok(());
+        }
+        self.ui.note(format!("{key}: not now: {told}"));
+        self.journal
+            .note(
+                "evenkeel",
+                "evenkeel",
+                "defer_healing",
+                anomaly.subject(),
+                &json!({"anomaly": anomaly, "why": told}),
+                "noted",
+            )
+            .await?;
+        if matches!(wait, Wait::Paused { .. }) && anomaly.severity >= Severity::High {
+            self.alarm.about(anomaly, &told).await;
+        }
         Ok(())
     }
 
@@ -409,6 +546,10 @@ impl Orchestrator {
                 self.ui.note(format!(
                     "{key}: a person was alerted in {workflow_id}; hands off until it is gone"
                 ));
+                self.summary.unhealed.insert(key, anomaly.clone());
+            }
+            Healed::Waiting { workflow_id, what } => {
+                self.ui.note(format!("{workflow_id} waits for {what}"));
                 self.summary.unhealed.insert(key, anomaly.clone());
             }
             Healed::Parked | Healed::NotAdmitted(_) => {
@@ -443,10 +584,20 @@ impl Orchestrator {
                 return Ok(());
             };
             let tick = std::time::Duration::from_millis(200);
+            let mut changes = self.healing.mind().changes();
+            changes.mark_unchanged();
             let event = tokio::select! {
                 event = watch.next() => event,
                 () = self.stop.requested() => continue,
-                () = tokio::time::sleep(tick) => continue,
+                // An approval, a resume: what waits goes on.
+                _ = changes.changed() => {
+                    self.go_on().await?;
+                    continue;
+                }
+                () = tokio::time::sleep(tick) => {
+                    self.go_on().await?;
+                    continue;
+                }
             };
             let Some((event, at)) = event else {
                 self.ui
@@ -467,12 +618,14 @@ impl Orchestrator {
                     });
                     self.healing.cleared(&key, false).await?;
                     self.summary.unhealed.remove(&key);
+                    self.deferred.remove(&key);
                 }
                 WatchEvent::Quiet => {
+                    self.retry_deferred().await?;
                     quiet += 1;
                     self.ui.say(&Say::WatchdogQuiet { checks: quiet });
                 }
-                WatchEvent::Busy => {}
+                WatchEvent::Busy => self.retry_deferred().await?,
             }
         }
     }

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::Timestamp;
 use evenkeel_core::anomaly::Anomaly;
+use evenkeel_core::event::Trigger;
 use evenkeel_core::healer::NOTE_ONLY;
+use evenkeel_core::{Facts, Timestamp};
 use evenkeel_detect::{
     Baseline, Measures, ProbeError, Sample, SampleValue, Scope, SeriesId, Verdict, Watchdog,
 };
@@ -24,9 +25,11 @@ use tokio::task::JoinHandle;
 
 use crate::clock;
 use crate::collectors::Collectors;
+use crate::dependencies::Dependencies;
 use crate::healing::World;
 use crate::journal::{Journal, OWN_ACTORS, OWN_SUBSYSTEMS};
 use crate::layout::Layout;
+use crate::mind::Mind;
 use crate::stop::{self, Stopper};
 
 /// Events that wait to be taken; beyond it quiet checks are dropped, never anomalies.
@@ -83,6 +86,11 @@ impl Detector {
         self.lock().set_baseline(Some(baseline));
     }
 
+    /// The anomalies that are there.
+    pub fn active(&self) -> Vec<Anomaly> {
+        self.lock().active().cloned().collect()
+    }
+
     /// The measures of the last check.
     pub fn measures(&self) -> Measures {
         self.lock().measures()
@@ -117,6 +125,12 @@ impl Watch {
             deadline: world.probe_deadline(),
             reader: reader.map(Mutex::new),
             collectors: Collectors::new(&world.config),
+            dependencies: Dependencies::new(
+                world.config.target.dependencies.clone(),
+                Arc::clone(&world.outside_down),
+            ),
+            mind: world.mind().clone(),
+            pause_file: layout.pause_file(),
             ledger_seen: newest.map_or(0, |head| head.sequence),
             status_file: layout.status(),
             seen_ready: BTreeMap::new(),
@@ -169,6 +183,9 @@ struct Observer {
     /// Behind a lock only because a connection may not be shared; nobody else uses it.
     reader: Option<Mutex<Reader>>,
     collectors: Collectors,
+    dependencies: Dependencies,
+    mind: Mind,
+    pause_file: std::path::PathBuf,
     /// The newest entry that was counted. By its place, not its time: it is committed a little after that.
     ledger_seen: u64,
     status_file: std::path::PathBuf,
@@ -183,12 +200,19 @@ impl Observer {
         samples.extend(self.services());
         samples.extend(self.ledger());
         samples.extend(self.collectors.collect(&self.prober, self.deadline).await);
+        samples.extend(self.dependencies.check(&self.prober, self.deadline).await);
         let resting = self.detector.resting.load(Ordering::SeqCst);
         let now = clock::now();
         // While resting the check is made all the same, or its absence would look like a stopped clock; what it says is
         // forgotten with the windows when the cycle is over.
         let verdicts = {
             let mut watchdog = self.detector.lock();
+            // SAFETY 17: nothing is learned while somebody works on the target.
+            if resting || self.hands_off(now) {
+                watchdog.freeze();
+            } else {
+                watchdog.unfreeze();
+            }
             for sample in &samples {
                 watchdog.observe(sample);
             }
@@ -211,6 +235,17 @@ impl Observer {
             WatchEvent::Busy
         };
         let _ = self.tx.try_send((event, Instant::now()));
+    }
+
+    /// A pause, the kill switch or a maintenance window.
+    fn hands_off(&self, now: Timestamp) -> bool {
+        let facts = Facts {
+            pause_file: self.pause_file.exists(),
+            ..Facts::default()
+        };
+        let (healer, policy) = (self.mind.healer(), self.mind.policy());
+        let wait = healer.hands_off(now, None, policy, &facts, Trigger::Watchdog);
+        wait.is_some()
     }
 
     /// What the supervisor noticed between two checks.
@@ -459,7 +494,7 @@ fn fallback_series() -> SeriesId {
     SeriesId::new("probe").expect("a name written in code is valid")
 }
 
-fn down(service: &str, detail: &str) -> Sample {
+pub(crate) fn down(service: &str, detail: &str) -> Sample {
     Sample {
         at: clock::now(),
         series: SeriesId::new(format!("service/{service}")).unwrap_or_else(|_| fallback_series()),
@@ -470,7 +505,7 @@ fn down(service: &str, detail: &str) -> Sample {
     }
 }
 
-fn up(service: &str) -> Sample {
+pub(crate) fn up(service: &str) -> Sample {
     Sample {
         at: clock::now(),
         series: SeriesId::new(format!("service/{service}")).unwrap_or_else(|_| fallback_series()),

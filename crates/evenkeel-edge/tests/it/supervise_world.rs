@@ -47,6 +47,8 @@ impl World {
             cwd: Some(self.path().to_owned()),
             env: BTreeMap::from([(GUARD_ENV.to_owned(), guard)]),
             depends_on: Vec::new(),
+            needs: Vec::new(),
+            instance_of: None,
             ready: None,
             pid_file: None,
             port: None,

@@ -151,11 +151,9 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
             "" if entry.action == "anomaly_cleared" => {
                 let cleared = text(&payload["key"]);
                 // Attempts are counted by type; only the end of what no fix has ended speaks about them.
-                if past.get(cleared).is_some_and(|p| !p.resolved) {
+                if payload["verified"] == true && past.get(cleared).is_some_and(|p| !p.resolved) {
                     past.remove(cleared);
-                    if payload["verified"] == true {
-                        failed.remove(cleared.split('/').next().unwrap_or(""));
-                    }
+                    failed.remove(cleared.split('/').next().unwrap_or(""));
                 }
             }
             _ => {}

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use evenkeel_core::anomaly::{Anomaly, AnomalyType, Severity};
 use evenkeel_core::cycle::Cycle;
 use evenkeel_core::event::{AlertRef, Event, SnapshotRef, Trigger};
-use evenkeel_core::healer::{Admission, ReplayError};
+use evenkeel_core::healer::{Admission, Due, ReplayError, Wait};
 use evenkeel_core::playbook::plan::ChosenBy;
 use evenkeel_core::playbook::{Action, Plan, RollbackOutcome};
-use evenkeel_core::Effect;
+use evenkeel_core::{Effect, Mode};
 use evenkeel_detect::Scope;
 
 use super::Driver;
@@ -34,16 +34,35 @@ impl Driver {
         plan: Option<Plan>,
     ) -> Result<bool, ReplayError> {
         for _ in 0..RESTARTS_MAX {
-            let window = self.scenario.recurrence_window_ms;
-            let admission = self.healer.admit(self.world.wall(), anomaly, trigger, window);
-            let Admission::Open {
-                mut prior_attempts,
-                mut recurrence_of,
-            } = admission
-            else {
-                return Ok(self.healer.open.is_some());
+            let facts = self.facts();
+            let others = self.present(&anomaly.key());
+            let (wall, policy) = (self.world.wall(), &self.scenario.policy);
+            let admission = self
+                .healer
+                .admit(wall, anomaly, trigger, &others, policy, &facts);
+            let (mut prior_attempts, mut recurrence_of, refusal) = match admission {
+                Admission::Open {
+                    prior_attempts,
+                    recurrence_of,
+                    refusal,
+                } => (prior_attempts, recurrence_of, refusal),
+                Admission::Later(Wait::Paused { .. }) => {
+                    // Whoever paused it knows; that something happens meanwhile is an alert of its own.
+                    let known = self.deferred.contains_key(&anomaly.key());
+                    self.defer(anomaly, trigger);
+                    if !known {
+                        self.world.note("", Fact::Alerted { delivered: true });
+                    }
+                    return Ok(false);
+                }
+                Admission::Later(_) | Admission::Busy if trigger != Trigger::Operator => {
+                    self.defer(anomaly, trigger);
+                    return Ok(false);
+                }
+                _ => return Ok(false),
             };
-            let mut rules = self.rules;
+            let mut rules = self.scenario.rules;
+            rules.mode = self.healer.mode(policy);
             match self.scenario.bug {
                 Some(Bug::ForgetRecurrence) => {
                     prior_attempts -= u32::from(recurrence_of.is_some());
@@ -52,6 +71,8 @@ impl Driver {
                 Some(Bug::WidenRules) => rules.max_attempts += 2,
                 _ => {}
             }
+            let roots_down = self.roots_down();
+            self.world.note("", Fact::Deciding { roots_down });
             let id = format!("wf_{}", self.world.serial());
             let event = Event::Opened {
                 anomaly: Box::new(anomaly.clone()),
@@ -60,7 +81,9 @@ impl Driver {
                 prior_attempts,
                 recurrence_of,
                 plan: plan.clone().map(Box::new),
+                refusal,
             };
+            self.unhealed.insert(anomaly.key(), anomaly.clone());
             if self.submit(&id, event)? == Fate::Durable || self.healer.open.is_some() {
                 return Ok(true);
             }
@@ -71,6 +94,20 @@ impl Driver {
             }
         }
         Ok(false)
+    }
+
+    /// Services that are down, though nothing that they need is.
+    fn roots_down(&self) -> usize {
+        let down: Vec<&str> = self.world.down().collect();
+        let is_down = |s: usize| down.contains(&self.scenario.services[s].name);
+        let mut below = vec![false; self.scenario.services.len()];
+        let mut roots = 0;
+        for (s, spec) in self.scenario.services.iter().enumerate() {
+            // What it needs comes before it.
+            below[s] = spec.needs.iter().any(|n| is_down(*n) || below[*n]);
+            roots += usize::from(is_down(s) && !below[s]);
+        }
+        roots
     }
 
     /// A person has a playbook run.
@@ -137,14 +174,23 @@ impl Driver {
 
     fn heal_resting(&mut self) -> Result<(), ReplayError> {
         for _ in 0..TURNS_MAX {
+            self.hear_people()?;
             let Some(cycle) = self.healer.open.clone() else {
                 return Ok(());
             };
             let id = cycle.workflow_id.as_str();
-            let Some(effect) = cycle.effect() else {
+            if cycle.parked {
                 let after_crash = false;
                 self.submit(id, Event::Resumed { after_crash })?;
                 continue;
+            }
+            let effect = match self.due() {
+                Due::Nothing => return Ok(()),
+                Due::Event(event) => {
+                    self.submit(id, event)?;
+                    continue;
+                }
+                Due::Effect(effect) => effect,
             };
             if self.world.dies() {
                 self.restart(Boundary::BeforeEffect, 2_000)?;
@@ -182,7 +228,7 @@ impl Driver {
         let at = self.world.to_healer.iter().position(killed)?;
         match self.world.to_healer.remove(at) {
             ToHealer::Killed(gone_ms) => Some(gone_ms),
-            ToHealer::HandRun(_) => None,
+            _ => None,
         }
     }
 
@@ -231,7 +277,11 @@ impl Driver {
             (Some(Bug::NeverClose), Effect::Close { .. }) => return None,
             _ => {}
         }
+        if *effect == Effect::RequestApproval {
+            return Some(self.request(cycle));
+        }
         let event = self.world.answer(cycle, effect);
+        let event = self.with_mode(event);
         Some(match (bug, event) {
             (Some(Bug::ActWithoutSnapshot), Event::SnapshotFailed { .. }) => invented_snapshot(),
             (Some(Bug::HideFailedRollback), Event::RolledBack { .. }) => rolled_back(),
@@ -246,10 +296,30 @@ impl Driver {
                 Event::PlaybookSelected {
                     plan,
                     passed_over: Vec::new(),
+                    mode: Mode::Auto,
                 }
             }
             (_, event) => event,
         })
+    }
+}
+
+impl Driver {
+    /// Asks a person whether the plan may run.
+    fn request(&mut self, cycle: &Cycle) -> Event {
+        let wall = self.world.wall();
+        match cycle.approval_request(wall, &self.scenario.policy) {
+            None => Event::Refused {
+                reason: "there is no plan to ask about".to_owned(),
+            },
+            Some(request) => {
+                self.world.ask(&request);
+                Event::ApprovalRequested {
+                    request,
+                    notified: AlertRef::default(),
+                }
+            }
+        }
     }
 }
 

@@ -27,9 +27,9 @@ impl Driver {
             at: self.world.wall(),
             event,
         };
-        let after = match &self.healer.open {
-            Some(open) => {
-                let mut after = open.clone();
+        let after = match self.healer.cycles().find(|c| c.workflow_id == id) {
+            Some(known) => {
+                let mut after = known.clone();
                 after.apply(stamped.at, &stamped.event)?;
                 after
             }
@@ -59,6 +59,11 @@ impl Driver {
             if let Some(record) = twice {
                 self.append(record);
             }
+        }
+        if let Event::Closed { outcome } = &stamped.event
+            && outcome.healed()
+        {
+            self.unhealed.remove(&after.anomaly.key());
         }
         self.healer.apply(&HealerEvent::Cycle(stamped))?;
         self.rerun_wrongly(&after);
@@ -121,6 +126,8 @@ impl Driver {
         self.rebuild(&id);
         self.watchdog = watchdog(&self.scenario);
         self.starts += 1;
+        self.deferred.clear();
+        self.unhealed.clear();
         self.world.pass(gone_ms, &id);
         while self.world.disk_full {
             let Some(next) = self.world.next_happening() else {
@@ -129,6 +136,7 @@ impl Driver {
             self.world.advance_to(next);
         }
         self.news = self.world.elapsed();
+        self.started = self.world.wall();
         let Some(open) = &self.healer.open else {
             return Ok(());
         };

@@ -83,7 +83,7 @@ impl Driver {
                 }
                 Verdict::Cleared { key, .. } => {
                     self.news = found;
-                    self.cleared(&key, false)?;
+                    self.gone(&key, false)?;
                 }
                 Verdict::Continues { .. } | Verdict::Suppressed { .. } => {}
             }
@@ -99,6 +99,9 @@ impl Driver {
         found: i64,
     ) -> Result<(), ReplayError> {
         anomalies.sort_by_key(|a| std::cmp::Reverse(a.severity));
+        let all = anomalies.clone();
+        let topology = &self.scenario.policy.topology;
+        anomalies.sort_by_key(|a| topology.root_of(a, &all).is_some());
         let starts = self.starts;
         for anomaly in anomalies {
             // What was found before a death went with it.
@@ -108,14 +111,18 @@ impl Driver {
             self.news = self.world.elapsed();
             // It was found before the last fix: perhaps it is gone.
             if self.cycle_end >= found && self.world.measure(&anomaly).normal {
-                self.cleared(&anomaly.key(), true)?;
+                self.gone(&anomaly.key(), true)?;
                 continue;
             }
+            // A person was alerted about it since this start: once is enough.
+            let last = self.healer.last.get(&anomaly.key());
+            let alerted = last.is_some_and(|p| !p.outcome.healed() && p.closed_at >= self.started);
+            let trigger = if alerted { Trigger::Watchdog } else { trigger };
             if self.admit(&anomaly, trigger, None)? {
                 self.heal()?;
             }
         }
-        Ok(())
+        self.retry_deferred()
     }
 
     /// The tests after a start.
@@ -133,7 +140,7 @@ impl Driver {
             let reading = self.world.measure(&anomaly);
             anomaly.current = reading.value;
             if reading.normal {
-                self.cleared(&anomaly.key(), true)?;
+                self.gone(&anomaly.key(), true)?;
             } else {
                 let key = anomaly.key();
                 self.world.note("", Fact::Raised { key });

@@ -1,11 +1,16 @@
 //! Draws scenarios from seeds.
 
+use std::collections::BTreeMap;
+
 use evenkeel_core::cycle::Rules;
+use evenkeel_core::policy::incident::Node;
+use evenkeel_core::policy::{Limits, Mode, Policy, Topology, Window};
+use serde_json::json;
 
 use super::{Config, Mix, NAMES, Scenario, ServiceSpec, Watch};
 use crate::fault::{
-    Benign, BenignKind, DAY_MS, Fault, FaultKind, HOUR_MS, HostEvent, MINUTE_MS, TelemetryFault,
-    TelemetryKind,
+    Benign, BenignKind, DAY_MS, Fault, FaultKind, HOUR_MS, HostEvent, MINUTE_MS, PersonSays,
+    TelemetryFault, TelemetryKind,
 };
 use crate::odds::Odds;
 use crate::rng::Rng;
@@ -51,12 +56,13 @@ pub(super) fn scenario(seed: u64, config: &Config) -> Scenario {
         )],
         Mix::Calm | Mix::Permanent => Vec::new(),
     };
-    let kind = matches!(config.mix, Mix::Campaign);
+    let campaign = config.mix == Mix::Campaign;
+    let policy = policy(&mut stream(6), &services, campaign);
     Scenario {
         seed,
         days,
         faults,
-        benign: benign(&mut calm, n, end, kind),
+        benign: benign(&mut calm, n, end, campaign),
         telemetry,
         host: host_events,
         odds,
@@ -65,8 +71,11 @@ pub(super) fn scenario(seed: u64, config: &Config) -> Scenario {
             settle_ms: odds_from.pick([0, 30_000, 120_000]),
             retry_wait_ms: 5_000,
             advisors: odds_from.pick([0, 1, 2]),
+            mode: policy.mode,
+            retry_wait_max_ms: policy.limits.cooldown_max_s * 1000,
+            breaker_cycles: policy.limits.breaker_cycles,
         },
-        recurrence_window_ms: HOUR_MS,
+        policy,
         watch: Watch {
             interval_ms: MINUTE_MS,
             every_check: config.every_check,
@@ -97,11 +106,77 @@ fn services(rng: &mut Rng) -> Vec<ServiceSpec> {
                 latency_ms: rng.between(10, 250) as f64,
                 memory_mb: rng.between(40, 800) as f64,
                 start_ms: rng.between(500, 20_000),
+                instance_of: if i > 0 && i % 5 < 3 { i - i % 5 } else { i },
                 error_share: f64::from(rng.below(5)) / 1000.0,
                 needs,
             }
         })
         .collect()
+}
+
+/// Limits as they ship, tighter, or so wide that only the cycle's own count.
+fn policy(rng: &mut Rng, services: &[ServiceSpec], campaign: bool) -> Policy {
+    let wide = Limits {
+        heals_per_hour: 1_000,
+        heals_per_day: 10_000,
+        heals_per_service_hour: 1_000,
+        heals_per_service_day: 10_000,
+        restarts_per_service_hour: 1_000,
+        flaps: 32,
+        quiet_s: 600,
+        breaker_cycles: 100,
+        storm_services: 1_000,
+        ..Limits::default()
+    };
+    let tight = Limits {
+        heals_per_hour: 2,
+        heals_per_day: 4,
+        heals_per_service_hour: 1,
+        restarts_per_service_hour: 1,
+        attempt_timeout_s: 60,
+        cycle_timeout_s: 300,
+        approval_expires_s: 600,
+        ..Limits::default()
+    };
+    let (mode, limits) = if campaign {
+        let mode = rng.pick([
+            Mode::Auto,
+            Mode::Auto,
+            Mode::Auto,
+            Mode::Auto,
+            Mode::Approve,
+            Mode::Shadow,
+        ]);
+        (mode, rng.pick([Limits::default(), Limits::default(), tight, wide]))
+    } else {
+        (Mode::Auto, Limits::default())
+    };
+    let window = json!({"name": "backup", "from": "01:00", "to": "04:30"});
+    let maintenance: Vec<Window> = serde_json::from_value(window).into_iter().collect();
+    let nodes: BTreeMap<String, Node> = services
+        .iter()
+        .map(|s| {
+            let node = Node {
+                depends_on: s.needs.iter().map(|n| services[*n].name.to_owned()).collect(),
+                instance_of: services[s.instance_of].name.to_owned(),
+                outside: false,
+            };
+            (s.name.to_owned(), node)
+        })
+        .collect();
+    Policy {
+        mode,
+        playbook_modes: BTreeMap::new(),
+        limits,
+        maintenance: if campaign && rng.chance(150) { maintenance } else { Vec::new() },
+        recurrence_window_ms: HOUR_MS,
+        retry_wait_ms: 5_000,
+        topology: Topology {
+            nodes,
+            front: Some(services[0].name.to_owned()),
+        },
+        target: "simulated".to_owned(),
+    }
 }
 
 fn fault(rng: &mut Rng, kind: FaultKind, service: usize, at: i64) -> Fault {
@@ -259,7 +334,7 @@ fn host_events(rng: &mut Rng, services: usize, end: i64) -> Vec<(i64, HostEvent)
     (0..count)
         .map(|_| {
             let at = rng.between(MINUTE_MS, end - 1);
-            let event = match rng.below(6) {
+            let event = match rng.below(9) {
                 0 | 1 => HostEvent::Killed {
                     gone_ms: rng.pick([2_000, 60_000, 3_600_000]),
                 },
@@ -272,7 +347,18 @@ fn host_events(rng: &mut Rng, services: usize, end: i64) -> Vec<(i64, HostEvent)
                 4 => HostEvent::HandRun {
                     service: pick_service(rng, services),
                 },
-                _ => HostEvent::Meddling,
+                5 => HostEvent::Meddling,
+                _ => {
+                    let service = pick_service(rng, services);
+                    let says = rng.pick([
+                        PersonSays::Pause,
+                        PersonSays::PauseFile,
+                        PersonSays::Lock(service),
+                        PersonSays::SilenceErrors,
+                        PersonSays::Shadow,
+                    ]);
+                    HostEvent::Order(says, rng.pick([10, 120, 1500]) * MINUTE_MS)
+                }
             };
             (at, event)
         })

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use evenkeel_core::cycle::{Cycle, RunVerdict};
 use evenkeel_core::event::{Advice, Event};
+use evenkeel_core::Mode;
 use evenkeel_core::playbook::Plan;
 use evenkeel_core::proposal::{self, Proposal};
 use serde_json::{Value, json};
@@ -42,6 +43,7 @@ impl World {
         match proposal::validate(&proposal, library::playbooks(), &tried, CONFIDENCE_MIN) {
             Err(e) => failed(e.to_string()),
             Ok(plan) => Event::Advised {
+                mode: Mode::Auto,
                 advice: Box::new(Advice {
                     advisor: name,
                     suggested_action: proposal.suggested_action,

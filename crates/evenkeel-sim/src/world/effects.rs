@@ -5,7 +5,7 @@ use evenkeel_core::event::{AlertRef, Event, SnapshotRef, Verification};
 use evenkeel_core::playbook::action::{Services, SignalName};
 use evenkeel_core::playbook::plan::ChosenBy;
 use evenkeel_core::playbook::{Action, Plan, RollbackOutcome, StepOutcome, UndoOp, select};
-use evenkeel_core::{Effect, anomaly::AnomalyType};
+use evenkeel_core::{Effect, Mode, anomaly::AnomalyType};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -37,6 +37,17 @@ impl World {
                     details: String::new(),
                 }
             }
+            Effect::Recheck => {
+                let normal = self.measure(&cycle.anomaly).normal;
+                Event::Rechecked {
+                    still_there: !normal || self.rng.chance(self.odds.inconclusive),
+                    details: String::new(),
+                }
+            }
+            // Who holds the policy makes the request; see the driver.
+            Effect::RequestApproval => Event::Refused {
+                reason: "there is no plan to ask about".to_owned(),
+            },
             Effect::Advise { advisor } => self.advise(cycle, *advisor),
             Effect::Alert => self.alert(id),
             Effect::Close { outcome } => Event::Closed { outcome: *outcome },
@@ -71,6 +82,7 @@ impl World {
             let odds = self.odds;
             let plan = plans::draw(&mut self.rng, &odds, &self.scenario, ChosenBy::Mapping);
             return Event::PlaybookSelected {
+                mode: Mode::Auto,
                 plan: Box::new(plan),
                 passed_over: Vec::new(),
             };
@@ -80,6 +92,7 @@ impl World {
         let plan = found.and_then(|p| Plan::new(p, &BTreeMap::new(), ChosenBy::Mapping).ok());
         match plan {
             Some(plan) => Event::PlaybookSelected {
+                mode: Mode::Auto,
                 plan: Box::new(plan),
                 passed_over: passed_over
                     .into_iter()
@@ -122,9 +135,13 @@ impl World {
             _ => (extent, ok, message),
         };
         let workflow = cycle.workflow_id.clone();
+        let interrupts = prepared.action.interrupts().into_iter().map(str::to_owned).collect();
+        let down = self.down().map(str::to_owned).collect();
         self.note(
             &workflow,
             Fact::StepRan {
+                interrupts,
+                down,
                 step,
                 action: prepared.action.name(),
                 changes: prepared.action.changes_something(),
@@ -360,6 +377,9 @@ impl World {
         self.pass(1_000, workflow);
         let delivered = !self.rng.chance(self.odds.alert_lost);
         self.note(workflow, Fact::Alerted { delivered });
+        if delivered {
+            self.call();
+        }
         let channel = vec!["mail".to_owned()];
         Event::Alerted {
             alert: if delivered {

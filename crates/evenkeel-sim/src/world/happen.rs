@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use super::person::Task;
 use super::service::Life;
 use super::{Signal, ToHealer, World, in_force};
 use crate::fault::{BenignKind, FaultKind, HostEvent};
@@ -27,6 +28,8 @@ pub(super) enum Happening {
     DiskFree,
     /// Nothing; somebody should look, as at a slow leak.
     Look,
+    /// A person does something that was put off.
+    Person(Task),
 }
 
 impl World {
@@ -48,7 +51,7 @@ impl World {
         }
     }
 
-    fn at(&mut self, when: i64, what: Happening) {
+    pub(super) fn at(&mut self, when: i64, what: Happening) {
         let serial = self.serial();
         self.queue.push(Reverse((when, serial, what)));
     }
@@ -149,6 +152,7 @@ impl World {
                 self.disk_full = false;
                 self.note("", Fact::DiskFree);
             }
+            Happening::Person(task) => self.person(task),
             Happening::Look => {
                 if self.causes.iter().any(|c| c.there) {
                     self.at(self.now + 24 * crate::fault::HOUR_MS, Happening::Look);
@@ -170,6 +174,7 @@ impl World {
             }
             HostEvent::ClockSet { by_ms } => self.set_clock(by_ms, ""),
             HostEvent::Meddling => self.meddle(""),
+            HostEvent::Order(says, for_ms) => self.order(says, for_ms),
         }
     }
 

@@ -243,6 +243,7 @@ mod tests {
             start_ms: 1000,
             error_share: 0.002,
             needs: Vec::new(),
+            instance_of: 0,
         }
     }
 

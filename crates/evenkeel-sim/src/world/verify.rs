@@ -121,6 +121,15 @@ impl World {
             || !service.strain.is_calm(spec)
     }
 
+    /// Services that do not run.
+    pub fn down(&self) -> impl Iterator<Item = &'static str> {
+        self.services
+            .iter()
+            .zip(&self.scenario.services)
+            .filter(|(service, _)| service.life == Life::Down)
+            .map(|(_, spec)| spec.name)
+    }
+
     /// Whether any service is in a state that its users feel: for deciding where to look, and for judges.
     pub fn worst(&self) -> Trouble {
         let mut worst = Trouble::None;

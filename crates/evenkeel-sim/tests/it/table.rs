@@ -26,6 +26,7 @@ fn opening(seed: u64) -> Event {
         prior_attempts: world.rng.below(4),
         recurrence_of: world.rng.chance(300).then(|| "wf_0".to_owned()),
         plan,
+        refusal: None,
     }
 }
 

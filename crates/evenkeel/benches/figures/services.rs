@@ -136,7 +136,7 @@ impl Service {
             "[target]\nname = \"{name}\"\nbase_url = \"http://127.0.0.1:{port}\"\n{}\n\
              [[target.services]]\nname = \"{name}\"\ncommand = {}\nready = {{ http = \"{ready_path}\" }}\n\
              stop_timeout_ms = 3000\n{rest}[stress]\nenabled = {}\n\
-             [watchdog]\ninterval_ms = {}\nprobe_timeout_ms = {}\n{}\
+             [healing]\nmode = \"auto\"\n[watchdog]\ninterval_ms = {}\nprobe_timeout_ms = {}\n{}\
              [healing]\nsettle_ms = 200\nretry_wait_ms = 1000\nrecurrence_window_s = 0\n\
              [escalation]\nenabled = false\n",
             only_grace(GRACE_TARGET),

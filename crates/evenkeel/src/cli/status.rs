@@ -1,5 +1,6 @@
 //! `evenkeel status` and `evenkeel baseline show`.
 
+use evenkeel_core::Policy;
 use evenkeel_core::healer::Healer;
 use evenkeel_ledger::tlog::Checkpoint;
 use evenkeel_ledger::{CosignedBy, Reader};
@@ -9,6 +10,7 @@ use super::ledger::{configured_witnesses, reader};
 use super::table::print;
 use super::{Exit, Failure, Global};
 use crate::layout::Layout;
+use crate::overview::{self, overview};
 use crate::state;
 
 pub(super) fn baseline(global: &Global) -> Result<Exit, Failure> {
@@ -52,6 +54,9 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
         .checkpoint()?
         .and_then(|note| Checkpoint::parse(note.text()).ok());
     let cosigned = cosigned(global, &reader)?;
+    let policy = policy(global);
+    let now = crate::clock::now();
+    let pause_file = layout.pause_file().exists();
     if global.json {
         let value = json!({
             "watchdog": if active { "ACTIVE" } else { "STOPPED" },
@@ -64,6 +69,8 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
             "healing_attempts": healer.healing_attempts,
             "open_cycle": healer.open.as_ref().map(open_json),
             "last_cycles": healer.last,
+            "policy": policy.as_ref().map(|p| overview(&healer, p, now)),
+            "pause_file": pause_file,
             "ledger": {
                 "entries": head.sequence, "head": head.hash.to_string(),
                 "origin": signed.as_ref().map(|c| &c.origin), "signed": signed.as_ref().map(|c| c.size),
@@ -80,8 +87,25 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
             &healer,
             &ledger_line(head.sequence, signed.as_ref(), &cosigned),
         ));
+        if pause_file {
+            print(&format!(
+                "PAUSED by the file {}",
+                layout.pause_file().display()
+            ));
+        }
+        match &policy {
+            Some(policy) => print(&overview::lines(&healer, policy, now).join("\n")),
+            None => print("Mode and limits: not known without the configuration (--config)"),
+        }
     }
     Ok(Exit::Healthy)
+}
+
+/// What holds for every decision, where there is a configuration that says so.
+fn policy(global: &Global) -> Option<Policy> {
+    super::check::configuration(global)
+        .ok()
+        .map(|(config, _, _)| config.policy())
 }
 
 /// Who of the configured witnesses cosigned how much; of all who did where there is no configuration.

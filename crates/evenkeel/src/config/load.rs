@@ -196,6 +196,8 @@ fn check(c: &Config) -> Result<(), Mistake> {
             format!("{listen} is not a loopback address"),
         ));
     }
+    c.check_policy()
+        .map_err(|(path, message)| (at(&path), message))?;
     c.ledger
         .check()
         .map_err(|(path, message)| (at(path), message))

@@ -216,6 +216,7 @@ probe_timeout_ms = 800
 scrape = {{ requests = "grace_http_requests_total", latency = "grace_http_request_duration_seconds" }}
 
 [healing]
+mode = "auto"
 settle_ms = 1000
 retry_wait_ms = 1000
 

@@ -72,6 +72,10 @@ impl World {
         match verdict {
             Err(e) => failed(e.to_string()),
             Ok(plan) => Event::Advised {
+                mode: self
+                    .mind
+                    .healer()
+                    .mode_of(&plan.playbook, self.mind.policy()),
                 advice: Box::new(Advice {
                     advisor: name,
                     suggested_action: answer.suggested_action,
@@ -154,6 +158,28 @@ impl World {
         }
     }
 
+    /// Asks a person whether the chosen plan may run, over the channels that alerts use.
+    pub(super) async fn request_approval(&self, cycle: &Cycle) -> Event {
+        let policy = self.mind.policy();
+        let Some(request) = cycle.approval_request(clock::now(), policy) else {
+            return Event::Refused {
+                reason: "there is no plan to ask about".to_owned(),
+            };
+        };
+        let reason = format!(
+            "{} waits for a person's approval until {}",
+            request.playbook, request.expires_at
+        );
+        let next_steps = vec![
+            reason,
+            "evenkeel approvals".to_owned(),
+            format!("evenkeel approve {}", request.id),
+            format!("evenkeel deny {} --why \"...\"", request.id),
+        ];
+        let notified = self.tell(cycle, Escalation::NotNeeded, next_steps).await;
+        Event::ApprovalRequested { request, notified }
+    }
+
     /// Alerts people about a cycle that nothing could heal.
     pub(super) async fn call_people(&self, cycle: &Cycle) -> Event {
         let (outcome, reason) = match &cycle.phase {
@@ -194,13 +220,28 @@ impl World {
             next_steps.push(
                 "a rollback failed: look at the configuration files before anything else".into(),
             );
+            next_steps.push("when all is in order: evenkeel unstick --why \"...\"".into());
         }
+        if outcome == Outcome::Shadow {
+            next_steps.push("to let Evenkeel act: evenkeel mode auto (or approve)".into());
+        }
+        next_steps.push(format!("evenkeel explain {}", cycle.workflow_id));
         next_steps.push("evenkeel history --result failed --json".into());
         next_steps.push("evenkeel ledger verify".into());
+        self.tell(cycle, escalation, next_steps).await
+    }
+
+    async fn tell(
+        &self,
+        cycle: &Cycle,
+        escalation: Escalation,
+        next_steps: Vec<String>,
+    ) -> AlertRef {
         let snapshot = cycle
             .runs
             .first()
-            .map(|r| self.layout.root().join(&r.snapshot.dir))
+            .and_then(|r| r.snapshot.as_ref())
+            .map(|s| self.layout.root().join(&s.dir))
             .or_else(|| {
                 cycle
                     .snapshot

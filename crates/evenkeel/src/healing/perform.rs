@@ -70,6 +70,14 @@ impl World {
             Effect::WaitRetry { for_ms } => {
                 self.wait_retry(cycle, Duration::from_millis(*for_ms)).await
             }
+            Effect::RequestApproval => self.request_approval(cycle).await,
+            Effect::Recheck => {
+                let (still_there, details) = self.still_there(&cycle.anomaly).await;
+                Event::Rechecked {
+                    still_there,
+                    details,
+                }
+            }
             Effect::Advise { advisor } => self.ask(cycle, *advisor).await,
             Effect::Alert => self.call_people(cycle).await,
             Effect::Close { outcome } => Event::Closed { outcome: *outcome },
@@ -182,6 +190,10 @@ impl World {
         let none = std::collections::BTreeMap::new();
         match found.map(|p| Plan::new(p, &none, ChosenBy::Mapping)) {
             Some(Ok(plan)) => Event::PlaybookSelected {
+                mode: self
+                    .mind
+                    .healer()
+                    .mode_of(&plan.playbook, self.mind.policy()),
                 plan: Box::new(plan),
                 passed_over,
             },
@@ -229,7 +241,14 @@ impl World {
             .and_then(|r| r.plan.steps.get(step))
             .map_or(evenkeel_core::playbook::default_timeout_ms(), |s| {
                 s.timeout_ms
-            });
+            })
+            .min(
+                self.mind
+                    .policy()
+                    .limits
+                    .step_timeout_s
+                    .saturating_mul(1_000),
+            );
         match prepared {
             Some(prepared) => {
                 if let Err(why) = self.anchored(cycle, step, prepared).await {

@@ -47,7 +47,15 @@ impl World {
             Effect::PrepareStep { .. } => {
                 if !shown.executing {
                     shown.executing = true;
-                    start(3, "Executing playbook".into());
+                    let shadow = cycle.run().is_some_and(|r| r.shadow);
+                    start(
+                        3,
+                        if shadow {
+                            "Working out what would be done (shadow mode)".into()
+                        } else {
+                            "Executing playbook".into()
+                        },
+                    );
                 }
             }
             Effect::Verify => {
@@ -80,7 +88,8 @@ impl World {
                 });
             }
             Effect::Close { .. } => start(6, "Logging to immutable ledger".into()),
-            Effect::RunStep { .. } | Effect::ConcludeRun | Effect::Alert => {}
+            Effect::RequestApproval => start(3, "Asking a person".into()),
+            Effect::RunStep { .. } | Effect::ConcludeRun | Effect::Recheck | Effect::Alert => {}
         }
     }
 
@@ -115,7 +124,9 @@ impl World {
             Event::SnapshotFailed { error } => {
                 finish(1, "Taking snapshot", Mark::Fail, error.clone());
             }
-            Event::PlaybookSelected { plan, passed_over } => {
+            Event::PlaybookSelected {
+                plan, passed_over, ..
+            } => {
                 finish(
                     2,
                     "Selecting playbook",
@@ -194,7 +205,7 @@ impl World {
                     format!("Anomaly went away by itself: {details}")
                 });
             }
-            Event::Advised { advice } => {
+            Event::Advised { advice, .. } => {
                 for text in [
                     format!(
                         "Response: \"{}\" (confidence {:.2}, {})",
@@ -229,9 +240,40 @@ impl World {
                 finish(6, "Logging to immutable ledger", Mark::Ok, String::new());
                 self.show_closed(before, *outcome);
             }
+            Event::ApprovalRequested { request, .. } => {
+                self.ui.warn(format!(
+                    "{} waits for a person until {}: evenkeel approve {id}, or evenkeel deny {id} --why \"...\"",
+                    request.playbook,
+                    request.expires_at,
+                    id = request.id
+                ));
+            }
+            Event::Approved { by, .. } => self.ui.note(format!("Approved by {by}")),
+            Event::Denied { by, why, .. } => self.ui.note(format!("Denied by {by}: {why}")),
+            Event::ApprovalExpired { id } => {
+                self.ui
+                    .warn(format!("The approval {id} was not given in time"));
+            }
+            Event::Held { reason } => self.ui.warn(format!("Hands off: {reason}")),
+            Event::Released => self.ui.note("Going on, after a fresh look"),
+            Event::Refused { reason } => self.ui.warn(format!("Nothing more is tried: {reason}")),
+            Event::Rechecked {
+                still_there,
+                details,
+            } => self.ui.note(if *still_there {
+                "Anomaly still present".to_owned()
+            } else {
+                format!("Anomaly went away by itself: {details}")
+            }),
+            Event::StepPrepared { prepared, .. } => {
+                if before.run().is_some_and(|r| r.shadow) {
+                    self.ui.say(&Say::StepDetail {
+                        text: format!("would: {}", prepared.summary),
+                    });
+                }
+            }
             Event::Opened { .. }
             | Event::StepSkipped { .. }
-            | Event::StepPrepared { .. }
             | Event::Parked { .. }
             | Event::Resumed { .. } => {}
         }
@@ -281,6 +323,13 @@ impl World {
                 "Self-healing exhausted; a person was alerted ({})",
                 format_measure(cycle.anomaly.current, &cycle.anomaly.unit)
             ),
+            Outcome::Shadow => match cycle.run() {
+                Some(run) => format!(
+                    "Shadow mode: {} would have been run; nothing was done",
+                    run.plan.playbook
+                ),
+                None => "Shadow mode: nothing was done".to_owned(),
+            },
             Outcome::Stuck => "A rollback failed: hands off, a person was alerted".to_owned(),
         };
         self.ui.say(&Say::HealingFinished {

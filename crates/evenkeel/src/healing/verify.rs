@@ -50,11 +50,50 @@ impl World {
                     .await
             }
             (None, AnomalyType::MEMORY_GROWTH, _) => self.by_memory(anomaly).await,
+            (None, AnomalyType::TARGET_DOWN, _) if self.dependency_of(anomaly).is_some() => {
+                self.by_dependency(anomaly).await
+            }
             // Down, hung, a manual run without a test, and whatever else has no measure of its own.
             _ => self.by_readiness(anomaly).await,
         };
         v.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         v
+    }
+
+    fn dependency_of(&self, anomaly: &Anomaly) -> Option<&crate::config::DependencySection> {
+        let name = anomaly.service.as_deref()?;
+        let all = &self.config.target.dependencies;
+        all.iter().find(|d| d.name == name)
+    }
+
+    async fn by_dependency(&self, anomaly: &Anomaly) -> Verification {
+        let Some(dependency) = self.dependency_of(anomaly) else {
+            return inconclusive(
+                "readiness",
+                anomaly.subject(),
+                "there is no such dependency",
+            );
+        };
+        let deadline = self.probe_deadline();
+        let answer = crate::dependencies::answers(dependency, &self.prober, deadline).await;
+        let passed = answer.is_ok();
+        Verification {
+            passed,
+            verification_method: "readiness".into(),
+            subject: dependency.name.clone(),
+            metric: "down".into(),
+            before: Some(anomaly.current),
+            after: Some(if passed { 0.0 } else { 1.0 }),
+            improvement: if passed {
+                "down → up".into()
+            } else {
+                "down → down".into()
+            },
+            inconclusive: false,
+            details: answer.err().unwrap_or_else(|| "it answers".to_owned()),
+            duration_ms: 0,
+            context: Value::Null,
+        }
     }
 
     async fn by_test(&self, anomaly: &Anomaly, name: &str) -> Verification {

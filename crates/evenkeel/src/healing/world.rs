@@ -1,10 +1,11 @@
 //! The adapters that a healing cycle works through, put together from the configuration.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use evenkeel_core::redact::Redactor;
-use evenkeel_core::{Cycle, TestResult};
+use evenkeel_core::{Cycle, Facts, TestResult};
 use evenkeel_detect::{Sample, Watchdog};
 use evenkeel_edge::action::Executor;
 use evenkeel_edge::advisor::{
@@ -29,6 +30,7 @@ use crate::clock;
 use crate::config::{Config, Environment};
 use crate::journal::Journal;
 use crate::layout::Layout;
+use crate::mind::Mind;
 use crate::playbooks::Known;
 use crate::ui::{Mark, Ui};
 use crate::watch::{Detector, probe_sample};
@@ -63,6 +65,9 @@ pub struct World {
     pub(super) guidance: GuidanceStore,
     pub(super) redactor: Arc<Redactor>,
     pub(super) journal: Journal,
+    pub(super) mind: Mind,
+    /// Dependencies outside the target that do not answer now.
+    pub(crate) outside_down: Arc<Mutex<BTreeSet<String>>>,
     pub(super) gate: Gate,
     mesh: Arc<Mesh>,
     unused_advisors: Vec<String>,
@@ -82,6 +87,7 @@ impl World {
         ui: &Ui,
         redactor: Arc<Redactor>,
         journal: &Journal,
+        mind: &Mind,
         gate: Gate,
     ) -> Result<Self, String> {
         let prober = Prober::new();
@@ -146,6 +152,8 @@ impl World {
             layout: layout.clone(),
             ui: ui.clone(),
             journal: journal.clone(),
+            mind: mind.clone(),
+            outside_down: Arc::default(),
             gate,
             playbooks,
             supervisor,
@@ -232,6 +240,29 @@ impl World {
             lines.push(format!("{} (running as {})", report.name, report.process));
         }
         Ok(lines)
+    }
+
+    /// Where orders and events are taken.
+    pub fn mind(&self) -> &Mind {
+        &self.mind
+    }
+
+    /// What decisions have to know of the world now.
+    pub fn facts(&self) -> Facts {
+        let mut down: BTreeSet<String> = self
+            .supervisor
+            .names()
+            .into_iter()
+            .filter(|name| {
+                let status = self.supervisor.status(name);
+                status.is_ok_and(|s| s.process().is_none())
+            })
+            .collect();
+        down.extend(lock(&self.outside_down).iter().cloned());
+        Facts {
+            pause_file: self.layout.pause_file().exists(),
+            down,
+        }
     }
 
     /// Takes part in the target's event mesh, where it has one.
@@ -354,14 +385,13 @@ impl World {
     }
 
     /// Keeps the snapshots within their bounds, never one of an open cycle. Each deletion is an entry.
-    pub async fn prune_snapshots(&self, open: Option<&Cycle>) {
+    pub async fn prune_snapshots(&self, open: impl Iterator<Item = &Cycle>) {
         let s = &self.config.snapshots;
         let protected = open
-            .iter()
             .flat_map(|c| {
                 c.runs
                     .iter()
-                    .map(|r| r.snapshot.id.clone())
+                    .filter_map(|r| r.snapshot.as_ref().map(|s| s.id.clone()))
                     .chain(c.snapshot.iter().map(|s| s.id.clone()))
             })
             .collect();

@@ -1,5 +1,6 @@
 //! The boot gate: seven stages, each a real check with its own message.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +19,14 @@ use crate::alarm::Alarm;
 use crate::anchoring::{Anchoring, Elsewhere, Parts, look_elsewhere};
 use crate::audit;
 use crate::config::{Config, Environment};
+use crate::control::Control;
 use crate::healing::{Healing, World};
 use crate::journal::Journal;
 use crate::layout::{Layout, LayoutError};
+use crate::mind::Mind;
 use crate::signing;
 use crate::state::{self, ReplayFailure};
+use crate::token::token;
 use crate::ui::{Mark, Say, Ui};
 
 /// Free space below which nothing is started, in bytes.
@@ -149,8 +153,16 @@ impl Orchestrator {
         if config.audit.listen.is_some() {
             secrets.push(gate.pass(
                 3,
-                audit::token(&token_file).map_err(|e| BootError::Target(e.to_string())),
+                token(&token_file).map_err(|e| BootError::Target(format!("[audit] {e}"))),
             )?);
+        }
+        let mut api = None;
+        if let Some(listen) = config.api.listen {
+            let file = api_token_file(&config, &layout);
+            let made = token(&file).map_err(|e| BootError::Target(format!("[api] {e}")));
+            let made = gate.pass(3, made)?;
+            secrets.push(made.clone());
+            api = Some((listen, made));
         }
         let redactor = Arc::new(Redactor::new(secrets));
         let alarm = Alarm::new(&config, &layout, &redactor, &ui);
@@ -165,13 +177,21 @@ impl Orchestrator {
             let listening = audit::listen(addr, &token_file, journal.clone()).await;
             endpoint = Some(gate.pass(3, listening.map_err(|e| BootError::Target(e.to_string())))?);
         }
+        let mind = Mind::new(healer, journal.clone(), config.policy());
+        let control = Control::start(&mind, &ui, &layout, api).await;
+        let control = gate.pass(3, control.map_err(BootError::Target))?;
+        if let Some(addr) = control.http {
+            ui.note(format!(
+                "orders and approvals: http://{addr}/v1/ with a token"
+            ));
+        }
         let (mark, text) = about;
         gate.say(3, mark, text);
         let anchoring = Anchoring::begin(
             &config.ledger,
             Parts {
                 journal: journal.clone(),
-                alarm,
+                alarm: alarm.clone(),
                 ui: ui.clone(),
                 witnesses: outside.witnesses,
                 anchors: outside.anchors,
@@ -186,6 +206,7 @@ impl Orchestrator {
             &ui,
             redactor,
             &journal,
+            &mind,
             anchoring.gate(),
         );
         let mut world = gate.pass(4, world.map_err(BootError::Target))?;
@@ -249,7 +270,7 @@ impl Orchestrator {
             )
             .await?;
         Ok(Self {
-            healing: Healing::new(healer, journal.clone(), world, stop.clone()),
+            healing: Healing::new(mind, Arc::new(world), stop.clone()),
             journal,
             config,
             layout,
@@ -260,10 +281,22 @@ impl Orchestrator {
             started,
             last_cycle_end: None,
             anchoring,
+            alarm,
+            deferred: BTreeMap::new(),
+            _control: control,
             _audit: endpoint,
             _lock: lock,
         })
     }
+}
+
+/// Where the token of the HTTP interface lies.
+pub(crate) fn api_token_file(config: &Config, layout: &Layout) -> PathBuf {
+    config
+        .api
+        .token_file
+        .as_ref()
+        .map_or_else(|| layout.api_token(), |f| config.base.join(f))
 }
 
 /// Where the token of the audit endpoint lies.

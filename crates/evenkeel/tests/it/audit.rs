@@ -40,6 +40,7 @@ endpoints = ["/page.txt"]
 [watchdog]
 interval_ms = 200
 [healing]
+mode = "auto"
 enabled = false
 [audit]
 listen = "127.0.0.1:{port}"

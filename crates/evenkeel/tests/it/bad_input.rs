@@ -330,7 +330,7 @@ fn a_disk_that_fills_up_stops_the_healing_and_loses_nothing() {
         "evenkeel.toml",
         &format!(
             "[target]\nbase_url = \"http://127.0.0.1:{}\"\n[[stress.tests]]\nname = \"Page\"\nkind = \"http-load\"\n\
-             endpoints = [\"/page.txt\"]\nrequests = 1\n[watchdog]\nenabled = false\n[healing]\nsettle_ms = 0\n",
+             endpoints = [\"/page.txt\"]\nrequests = 1\n[watchdog]\nenabled = false\n[healing]\nmode = \"auto\"\nsettle_ms = 0\n",
             server.port
         ),
     );

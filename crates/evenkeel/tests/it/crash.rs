@@ -45,6 +45,7 @@ concurrency = 1
 enabled = false
 
 [healing]
+mode = "auto"
 settle_ms = 50
 retry_wait_ms = 20
 "#,

@@ -31,6 +31,7 @@ concurrency = 1
 enabled = false
 
 [healing]
+mode = "auto"
 settle_ms = 50
 retry_wait_ms = 20
 "#,

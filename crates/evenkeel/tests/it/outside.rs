@@ -25,6 +25,9 @@ ready = {{ http = "/" }}
 [target.endpoints]
 health = "/"
 
+[healing]
+mode = "auto"
+
 [watchdog]
 interval_ms = 300
 probe_timeout_ms = 2000

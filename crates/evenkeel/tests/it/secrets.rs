@@ -17,7 +17,7 @@ fn files_with(dir: &Path, text: &str) -> Vec<String> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files_with(&path, text));
-        } else {
+        } else if path.is_file() {
             let bytes = std::fs::read(&path).unwrap();
             if bytes.windows(text.len()).any(|w| w == text.as_bytes()) {
                 found.push(path.display().to_string());
@@ -75,6 +75,7 @@ requests = 2
 enabled = false
 
 [healing]
+mode = "auto"
 settle_ms = 0
 retry_wait_ms = 0
 max_attempts = 1

@@ -72,6 +72,7 @@ concurrency = 1
 enabled = false
 
 [healing]
+mode = "auto"
 max_attempts = 1
 settle_ms = 50
 retry_wait_ms = 20
@@ -450,7 +451,7 @@ fn files_with(dir: &Path, text: &str) -> Vec<std::path::PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files_with(&path, text));
-        } else {
+        } else if path.is_file() {
             let bytes = std::fs::read(&path).unwrap();
             if bytes.windows(text.len()).any(|w| w == text.as_bytes()) {
                 found.push(path);

@@ -15,7 +15,7 @@ const PAGE: &str = "docs/src/configuration.md";
 const LEAST: &str = "[target]\nbase_url = \"http://127.0.0.1:8000\"\n";
 
 /// Heading in the reference, and the text before a key of that table; `{}` is where the key goes.
-const TABLES: [(&str, &str); 27] = [
+const TABLES: [(&str, &str); 31] = [
     ("## Top level", "{}\n[target]\nbase_url = 'http://h'"),
     ("## `[target]`", "[target]\n{}"),
     (
@@ -25,6 +25,10 @@ const TABLES: [(&str, &str); 27] = [
     (
         "### `ready`",
         "[[target.services]]\nname = 'a'\nready = { {} }",
+    ),
+    (
+        "## `[[target.dependencies]]`",
+        "[[target.dependencies]]\nname = 'a'\n{}",
     ),
     (
         "## `[target.endpoints]`",
@@ -54,6 +58,12 @@ const TABLES: [(&str, &str); 27] = [
     ("## `[watchdog.scrape]`", "[watchdog.scrape]\n{}"),
     ("## `[watchdog.detect]`", "[watchdog.detect]\n{}"),
     ("## `[healing]`", "[healing]\n{}"),
+    ("## `[limits]`", "[limits]\n{}"),
+    (
+        "## `[[maintenance]]`",
+        "[[maintenance]]\nname = 'a'\nfrom = '00:00'\nto = '01:00'\n{}",
+    ),
+    ("## `[api]`", "[api]\n{}"),
     ("## `[escalation]`", "[escalation]\n{}"),
     ("## `[escalation.amp]`", "[escalation.amp]\n{}"),
     (
