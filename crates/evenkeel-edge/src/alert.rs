@@ -61,9 +61,56 @@ impl Escalation {
     }
 }
 
+/// What a person is told for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertKind {
+    /// A person is needed: nothing more is done.
+    #[default]
+    Alert,
+    /// A plan waits for a person's approval.
+    Approval,
+    /// Nothing was done because nothing may be: shadow mode, or a person said hands off.
+    HandsOff,
+    /// Something was done, and nobody needs to come.
+    Notice,
+}
+
+impl AlertKind {
+    /// How files of it begin.
+    pub fn file_prefix(self) -> &'static str {
+        match self {
+            Self::Alert | Self::HandsOff => "ALERT",
+            Self::Approval => "APPROVAL",
+            Self::Notice => "NOTICE",
+        }
+    }
+
+    /// The heading, and the sentence below the facts.
+    pub fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Alert => (
+                "CRITICAL ALERT - HUMAN INTERVENTION REQUIRED",
+                "Self-healing exhausted. Manual intervention required.",
+            ),
+            Self::Approval => (
+                "APPROVAL REQUESTED - A PLAN WAITS FOR A PERSON",
+                "Nothing is done until a person has said yes.",
+            ),
+            Self::HandsOff => (
+                "ALERT - NOTHING MAY BE DONE ABOUT THIS",
+                "Evenkeel has done nothing about it, because it may not.",
+            ),
+            Self::Notice => ("NOTICE - A PLAYBOOK WAS RUN", "Nobody needs to come."),
+        }
+    }
+}
+
 /// What an alert says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlertFacts {
+    /// What for.
+    pub kind: AlertKind,
     /// When it was raised.
     pub at: Timestamp,
     /// The anomaly's type.

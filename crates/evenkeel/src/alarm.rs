@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use evenkeel_core::redact::Redactor;
 use evenkeel_core::{Anomaly, AnomalyType, Severity};
-use evenkeel_edge::alert::{self, Alert, AlertChannel, AlertFacts, Escalation};
+use evenkeel_edge::alert::{self, Alert, AlertChannel, AlertFacts, AlertKind, Escalation};
 
 use crate::clock;
 use crate::config::Config;
@@ -41,6 +41,7 @@ impl Alarm {
     /// Says that an anomaly is there about which nothing may be done now.
     pub(crate) async fn about(&self, anomaly: &Anomaly, why: &str) {
         let facts = AlertFacts {
+            kind: AlertKind::HandsOff,
             at: clock::now(),
             anomaly: anomaly.kind.clone(),
             severity: anomaly.severity,
@@ -66,6 +67,7 @@ impl Alarm {
             return;
         };
         let facts = AlertFacts {
+            kind: AlertKind::Alert,
             at: clock::now(),
             anomaly,
             severity: Severity::Critical,

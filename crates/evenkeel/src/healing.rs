@@ -298,6 +298,9 @@ impl Healing {
     ) -> Result<(), HealingError> {
         let after = self.take(&before.workflow_id, event.clone()).await?;
         self.world.show_event(shown, before, Some(&after), &event);
+        if event == Event::RunConcluded {
+            self.world.notify(&after);
+        }
         Ok(())
     }
 

@@ -526,6 +526,20 @@ impl Orchestrator {
         Ok(())
     }
 
+    /// Keeps in mind what a person has to look after. When that person changes what held it back (the mode, the breaker)
+    /// and it is still there, it is healed after all.
+    fn hand_over(&mut self, anomaly: &Anomaly) {
+        if anomaly.kind.as_str() == AnomalyType::MANUAL_REQUEST {
+            return;
+        }
+        let handed_over = Deferred {
+            anomaly: anomaly.clone(),
+            trigger: Trigger::Watchdog,
+            told: "a person was alerted".to_owned(),
+        };
+        self.deferred.insert(anomaly.key(), handed_over);
+    }
+
     fn note_healed(&mut self, anomaly: &Anomaly, healed: &Healed) {
         let key = anomaly.key();
         match healed {
@@ -537,8 +551,10 @@ impl Orchestrator {
                 self.summary.cycles.push((workflow_id.clone(), *outcome));
                 if outcome.healed() {
                     self.summary.unhealed.remove(&key);
+                    self.deferred.remove(&key);
                 } else {
                     self.summary.unhealed.insert(key, anomaly.clone());
+                    self.hand_over(anomaly);
                 }
             }
             Healed::NotAdmitted(Admission::NoteOnly) => {}
@@ -547,6 +563,7 @@ impl Orchestrator {
                     "{key}: a person was alerted in {workflow_id}; hands off until it is gone"
                 ));
                 self.summary.unhealed.insert(key, anomaly.clone());
+                self.hand_over(anomaly);
             }
             Healed::Waiting { workflow_id, what } => {
                 self.ui.note(format!("{workflow_id} waits for {what}"));

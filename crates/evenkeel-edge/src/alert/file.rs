@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::{Alert, AlertChannel, AlertError};
 use crate::fresh_file;
 
-/// Writes `ALERT_<type>_<YYYYMMDD_HHMMSS>.txt`, readable by its owner only.
+/// Writes `ALERT_<type>_<YYYYMMDD_HHMMSS>.txt` (or `APPROVAL_...`), readable by its owner only.
 #[derive(Clone, Debug)]
 pub struct AlertFile {
     dirs: Vec<PathBuf>,
@@ -41,7 +41,7 @@ impl AlertFile {
 
     async fn written(&self, alert: &Alert) -> Result<String, AlertError> {
         let f = alert.facts();
-        let stem = format!("ALERT_{}_{}", f.anomaly, f.at.compact());
+        let stem = format!("{}_{}_{}", f.kind.file_prefix(), f.anomaly, f.at.compact());
         let text = alert.text();
         let mut tried = Vec::new();
         for dir in &self.dirs {

@@ -10,14 +10,15 @@ pub const RULE_WIDTH: usize = 80;
 /// Lays an alert out.
 pub fn render(alert: &Alert) -> String {
     let f = alert.facts();
+    let (heading, sentence) = f.kind.words();
     let rule = "=".repeat(RULE_WIDTH);
     // RFC 3339 in whole seconds: the first 19 characters and the zone.
     let at = f.at.to_string();
     let at = format!("{}Z", at.get(..19).unwrap_or(&at));
     let mut out = format!(
-        "{rule}\nCRITICAL ALERT - HUMAN INTERVENTION REQUIRED\n{rule}\n\
+        "{rule}\n{heading}\n{rule}\n\
          Timestamp: {at}\nAnomaly: {}\nSeverity: {}\nDetails: {}\nHealing Attempts: {}\nAMP Escalation: {}\n\n\
-         Self-healing exhausted. Manual intervention required.\n",
+         {sentence}\n",
         f.anomaly,
         f.severity,
         f.details,
@@ -52,10 +53,11 @@ mod tests {
     use evenkeel_core::redact::Redactor;
     use evenkeel_core::{AnomalyType, Severity, Timestamp};
 
-    use super::super::{Alert, AlertFacts, Escalation};
+    use super::super::{Alert, AlertFacts, AlertKind, Escalation};
 
     fn facts() -> AlertFacts {
         AlertFacts {
+            kind: AlertKind::Alert,
             at: Timestamp::parse("2025-11-09T19:07:00.250Z").unwrap(),
             anomaly: AnomalyType::known("error_rate_spike"),
             severity: Severity::High,

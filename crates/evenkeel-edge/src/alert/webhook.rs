@@ -131,6 +131,7 @@ impl AlertChannel for WebhookChannel {
 fn payload(alert: &Alert) -> Value {
     let f = alert.facts();
     json!({
+        "kind": f.kind,
         "text": alert.text(),
         "timestamp": f.at,
         "anomaly": f.anomaly,

@@ -26,6 +26,7 @@ fn redactor() -> Redactor {
 
 fn alert() -> Alert {
     let facts = AlertFacts {
+        kind: evenkeel_edge::alert::AlertKind::Alert,
         at: Timestamp::parse("2025-11-09T19:07:00Z").unwrap(),
         anomaly: AnomalyType::known("error_rate_spike"),
         severity: Severity::High,

@@ -36,6 +36,7 @@ pub(super) fn check(global: &Global) -> Result<Exit, Failure> {
         print(
             &json!({
                 "config": global.config.display().to_string(), "target": config.resolved.name,
+                "mode": config.healing.mode,
                 "services": config.resolved.services.iter().map(|s| &s.name).collect::<Vec<_>>(),
                 "tests": ready, "tests_skipped": skipped.iter().map(|(t, why)| json!({"test": t, "why": why})).collect::<Vec<_>>(),
                 "playbooks": known.iter().map(|k| &k.playbook.name).collect::<Vec<_>>(),
@@ -54,6 +55,7 @@ pub(super) fn check(global: &Global) -> Result<Exit, Failure> {
         known.len(),
         known.iter().filter(|k| k.origin != "built-in").count()
     ));
+    print(&format!("  mode {}", config.healing.mode));
     for (test, why) in skipped {
         print(&format!("  skipped: {test}: {why}"));
     }

@@ -1,16 +1,20 @@
 //! Asking an advisor, and calling people.
 
+use std::sync::Arc;
+
 use evenkeel_core::cycle::{Outcome, Phase, RunVerdict};
 use evenkeel_core::event::{Advice, AlertRef, Event};
-use evenkeel_core::playbook::Plan;
+use evenkeel_core::playbook::plan::ChosenBy;
+use evenkeel_core::playbook::{Plan, Tier};
 use evenkeel_core::proposal::{self, Proposal};
 use evenkeel_core::{Cycle, Playbook};
 use evenkeel_edge::advisor::{PlaybookOffer, Question};
-use evenkeel_edge::alert::{self, Alert, AlertFacts, Escalation};
+use evenkeel_edge::alert::{self, Alert, AlertChannel, AlertFacts, AlertKind, Escalation};
 use evenkeel_edge::guidance;
 use serde_json::{Value, json};
 
 use super::World;
+use super::world::lock;
 use crate::clock;
 
 impl World {
@@ -176,7 +180,13 @@ impl World {
             format!("evenkeel approve {}", request.id),
             format!("evenkeel deny {} --why \"...\"", request.id),
         ];
-        let notified = self.tell(cycle, Escalation::NotNeeded, next_steps).await;
+        let facts = self.facts_for(
+            cycle,
+            AlertKind::Approval,
+            Escalation::NotNeeded,
+            next_steps,
+        );
+        let notified = self.send(facts).await;
         Event::ApprovalRequested { request, notified }
     }
 
@@ -228,15 +238,85 @@ impl World {
         next_steps.push(format!("evenkeel explain {}", cycle.workflow_id));
         next_steps.push("evenkeel history --result failed --json".into());
         next_steps.push("evenkeel ledger verify".into());
-        self.tell(cycle, escalation, next_steps).await
+        let kind = if outcome == Outcome::Shadow {
+            AlertKind::HandsOff
+        } else {
+            AlertKind::Alert
+        };
+        let facts = self.facts_for(cycle, kind, escalation, next_steps);
+        self.send(facts).await
     }
 
-    async fn tell(
+    /// `tier_2` acts and notifies: says that a playbook was run, over every channel but the alert file. Nobody waits for
+    /// it but the end of Evenkeel.
+    pub(super) fn notify(&self, cycle: &Cycle) {
+        let Some(run) = cycle.run().filter(|r| {
+            r.plan.tier == Tier::Two && r.plan.chosen_by != ChosenBy::Operator && !r.shadow
+        }) else {
+            return;
+        };
+        let channels: Vec<Arc<dyn AlertChannel>> = self
+            .alerts
+            .iter()
+            .filter(|c| c.name() != "file")
+            .cloned()
+            .collect();
+        if channels.is_empty() {
+            return;
+        }
+        let done: Vec<String> = run
+            .steps
+            .iter()
+            .filter_map(|s| s.prepared.as_ref())
+            .map(|p| p.summary.clone())
+            .collect();
+        let steps = vec![
+            format!("{}: {}", run.plan.playbook, done.join("; ")),
+            format!("evenkeel explain {}", cycle.workflow_id),
+        ];
+        let facts = self.facts_for(cycle, AlertKind::Notice, Escalation::NotNeeded, steps);
+        let alert = Alert::new(facts, &self.redactor);
+        let (journal, workflow_id) = (self.journal.clone(), cycle.workflow_id.clone());
+        let task = tokio::spawn(async move {
+            let report = alert::send_all(&channels, &alert).await;
+            let delivered: Vec<&str> = report
+                .delivered
+                .iter()
+                .map(|d| d.channel.as_str())
+                .collect();
+            let result = if delivered.is_empty() {
+                "failed"
+            } else {
+                "success"
+            };
+            let payload = json!({"workflow_id": workflow_id, "delivered": delivered, "failed": report.failed});
+            let noted = journal.note(
+                "evenkeel",
+                "evenkeel",
+                "notify",
+                &workflow_id,
+                &payload,
+                result,
+            );
+            if let Err(e) = noted.await {
+                tracing::warn!(
+                    subsystem = "evenkeel",
+                    "a notice could not be recorded: {e}"
+                );
+            }
+        });
+        let mut notices = lock(&self.notices);
+        notices.retain(|t| !t.is_finished());
+        notices.push(task);
+    }
+
+    fn facts_for(
         &self,
         cycle: &Cycle,
+        kind: AlertKind,
         escalation: Escalation,
         next_steps: Vec<String>,
-    ) -> AlertRef {
+    ) -> AlertFacts {
         let snapshot = cycle
             .runs
             .first()
@@ -248,7 +328,8 @@ impl World {
                     .as_ref()
                     .map(|s| self.layout.root().join(&s.dir))
             });
-        let facts = AlertFacts {
+        AlertFacts {
+            kind,
             at: clock::now(),
             anomaly: cycle.anomaly.kind.clone(),
             severity: cycle.anomaly.severity,
@@ -281,7 +362,10 @@ impl World {
             snapshot,
             ledger: Some(self.layout.ledger()),
             next_steps,
-        };
+        }
+    }
+
+    async fn send(&self, facts: AlertFacts) -> AlertRef {
         let alert = Alert::new(facts, &self.redactor);
         let report = alert::send_all(&self.alerts, &alert).await;
         if let Some(text) = &report.to_print {

@@ -1,7 +1,7 @@
 //! What a cycle shows of itself: the six steps, as the specification has them.
 
 use evenkeel_core::anomaly::{Anomaly, format_measure};
-use evenkeel_core::cycle::Outcome;
+use evenkeel_core::cycle::{Outcome, Phase};
 use evenkeel_core::event::Event;
 use evenkeel_core::{Cycle, Effect};
 
@@ -231,8 +231,12 @@ impl World {
                 for name in &alert.failed {
                     self.ui.warn(format!("alert channel failed: {name}"));
                 }
+                let why = match &before.phase {
+                    Phase::Alerting { reason, .. } => reason.as_str(),
+                    _ => "",
+                };
                 self.ui.warn(format!(
-                    "A person is needed. Alert: {}",
+                    "A person is needed: {why}. Alert: {}",
                     alert.file.as_deref().unwrap_or("no file could be written")
                 ));
             }

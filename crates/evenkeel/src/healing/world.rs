@@ -70,6 +70,7 @@ pub struct World {
     pub(crate) outside_down: Arc<Mutex<BTreeSet<String>>>,
     pub(super) gate: Gate,
     mesh: Arc<Mesh>,
+    pub(super) notices: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     unused_advisors: Vec<String>,
 }
 
@@ -162,6 +163,7 @@ impl World {
             advisors,
             redactor,
             mesh,
+            notices: Mutex::default(),
             unused_advisors,
         })
     }
@@ -283,6 +285,10 @@ impl World {
     /// Ends what runs in the background. The target's services run on.
     pub async fn end(&self) {
         self.mesh.end().await;
+        let notices: Vec<_> = lock(&self.notices).drain(..).collect();
+        for notice in notices {
+            let _ = tokio::time::timeout(ALERT_DEADLINE, notice).await;
+        }
     }
 
     /// What the stress tests need.

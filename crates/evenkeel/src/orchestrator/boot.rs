@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_core::Mode;
 use evenkeel_core::redact::Redactor;
 use evenkeel_edge::advisor::Secret;
 use evenkeel_edge::anchor::{Anchor, FileAnchor, PostAnchor};
@@ -259,6 +260,7 @@ impl Orchestrator {
             passed: STAGES,
             total: STAGES,
         });
+        ui.note(mode_line(&mind));
         journal
             .note(
                 "evenkeel",
@@ -288,6 +290,19 @@ impl Orchestrator {
             _lock: lock,
         })
     }
+}
+
+/// How freely it will act, in words.
+fn mode_line(mind: &Mind) -> String {
+    let mode = mind.healer().mode(mind.policy());
+    let means = match mode {
+        Mode::Shadow => {
+            "works everything out and does nothing; to let it act: evenkeel mode auto (or approve)"
+        }
+        Mode::Approve => "asks a person before each run of a playbook",
+        Mode::Auto => "acts by the playbooks' tiers",
+    };
+    format!("Mode {mode}: {means}")
 }
 
 /// Where the token of the HTTP interface lies.

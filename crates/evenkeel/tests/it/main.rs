@@ -15,6 +15,7 @@ mod crash;
 #[cfg(feature = "demo")]
 mod demo;
 mod interrupt;
+mod orders;
 mod output;
 mod outside;
 mod secrets;

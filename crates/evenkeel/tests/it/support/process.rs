@@ -90,6 +90,17 @@ impl Finished {
         self.stdout.lines().last().unwrap_or_default()
     }
 
+    /// Fails unless this stands on standard error.
+    #[track_caller]
+    pub(crate) fn complains(&self, text: &str) -> &Self {
+        assert!(
+            self.stderr.contains(text),
+            "no `{text}` in:\n{}",
+            self.stderr
+        );
+        self
+    }
+
     #[track_caller]
     pub(crate) fn says(&self, text: &str) -> &Self {
         assert!(
