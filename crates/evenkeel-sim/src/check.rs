@@ -7,6 +7,8 @@ mod acts;
 mod attempts;
 mod causes;
 mod ends;
+mod limits;
+mod people;
 mod replay;
 
 use std::collections::BTreeMap;
@@ -64,7 +66,15 @@ pub fn check(trace: &Trace) -> Vec<Violation> {
     replay::check(trace, &mut found);
     causes::check(trace, &mut found);
     causes::victims(trace, &mut found);
+    limits::check(trace, &mut found);
+    limits::alerts(trace, &mut found);
+    people::check(trace, &mut found);
     found.violations
+}
+
+/// Whether a cycle was opened by a person, and by nobody else's choice runs what it runs.
+fn by_hand(opened: &serde_json::Value) -> bool {
+    opened["plan"].is_object()
 }
 
 /// The items of one cycle, each with its index in the trace.

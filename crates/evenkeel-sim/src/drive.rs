@@ -97,6 +97,9 @@ impl Driver {
         while self.world.elapsed() < end && !self.gave_up {
             self.serve_host()?;
             let now = self.world.elapsed();
+            if now >= end {
+                break;
+            }
             let next = self.world.next_happening().unwrap_or(end).clamp(now, end);
             self.go_on()?;
             if !self.looking() {

@@ -43,11 +43,19 @@ pub(super) fn check(trace: &Trace, found: &mut Findings) {
                 }
                 let key = super::key_of(&e.payload["anomaly"]);
                 found.workflow = e.workflow().to_owned();
+                let seen = raised.remove(&key);
                 found.expect(
-                    raised.remove(&key).is_some(),
+                    seen.is_some(),
                     14,
                     i,
                     "what is acted on was found since the last start",
+                );
+                // A cycle for something else may have been in between; no more than that.
+                found.expect(
+                    seen.is_none_or(|at| e.elapsed - at < 6 * HOUR_MS),
+                    14,
+                    i,
+                    "what is acted on was looked at shortly before",
                 );
             }
             Item::World { at, workflow, fact } => match fact {
@@ -73,7 +81,7 @@ pub(super) fn check(trace: &Trace, found: &mut Findings) {
                     world.misled_until = at + HOUR_MS;
                 }
                 Fact::Died { .. } => raised.clear(),
-                Fact::Raised { key } => {
+                Fact::Raised { key } | Fact::StillThere { key } => {
                     raised.insert(key.clone(), *at);
                 }
                 Fact::StepRan { changes: true, .. } => {
