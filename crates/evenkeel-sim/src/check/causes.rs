@@ -104,13 +104,14 @@ pub(super) fn check(trace: &Trace, found: &mut Findings) {
     found.workflow.clear();
 }
 
-/// Restarts of one service within a day while all that is wrong is load, or something that others share.
-const RESTARTS_IN_VAIN_MAX: usize = 12;
-
-/// SAFETY 12: a victim of load or of a shared dependency is not restarted again and again.
+/// SAFETY 12: a victim of load or of a shared dependency is not restarted again and again: within a day not more often
+/// than the budget of one service has it, nor than each return of its two symptoms gives attempts.
 pub(super) fn victims(trace: &Trace, found: &mut Findings) {
     let mut there: BTreeMap<usize, FaultKind> = BTreeMap::new();
     let mut restarts: Vec<i64> = Vec::new();
+    let l = &trace.limits;
+    let by_returns = 2 * l.flaps * (l.max_attempts + l.advisors);
+    let most = by_returns.min(l.heals[3]) as usize;
     for (i, item) in trace.items.iter().enumerate() {
         let Item::World { at, workflow, fact } = item else {
             continue;
@@ -131,7 +132,7 @@ pub(super) fn victims(trace: &Trace, found: &mut Findings) {
                 restarts.push(*at);
                 workflow.clone_into(&mut found.workflow);
                 found.expect(
-                    restarts.len() <= RESTARTS_IN_VAIN_MAX,
+                    restarts.len() <= most,
                     12,
                     i,
                     "a victim of load or of a shared dependency is not restarted in a loop",

@@ -15,8 +15,12 @@ struct Seen<'a> {
     manual: BTreeSet<&'a str>,
     /// The service of each cycle's anomaly; none: the first one.
     service: BTreeMap<&'a str, String>,
-    /// Cycles whose attempt under way has been counted.
-    counted: BTreeSet<String>,
+    /// The attempt under way of each cycle, by its run id, and when it began by the wall clock.
+    run: BTreeMap<&'a str, (&'a str, Timestamp)>,
+    /// Attempts that have been counted, by run id.
+    counted: BTreeSet<&'a str>,
+    /// The clock was set while a cycle was open: what was within an hour then need not be now.
+    clock_moved: BTreeSet<&'a str>,
     /// Attempts that acted: when, by the wall clock, and for which service.
     heals: Vec<(Timestamp, String)>,
     /// Interruptions: when, by the wall clock, and of which service.
@@ -73,15 +77,16 @@ pub(super) fn check(trace: &Trace, found: &mut Findings) {
                     _ => {}
                 }
                 if let Some(run) = e.payload["run_id"].as_str()
-                    && e.payload["event"] != "closed"
-                    && begins(&e.payload)
-                    && seen.counted.insert(run.to_owned())
+                    && seen.run.get(workflow).is_none_or(|(of, _)| *of != run)
                 {
-                    workflow.clone_into(&mut found.workflow);
-                    heal(trace, &mut seen, i, workflow, found);
+                    seen.run.insert(workflow, (run, e.at));
                 }
             }
             Item::World { workflow, fact, .. } => match fact {
+                Fact::ClockSet { .. } => {
+                    seen.clock_moved.extend(seen.run.keys().copied());
+                    seen.clock_moved.insert(workflow);
+                }
                 Fact::Deciding { roots_down } => seen.roots_down = *roots_down,
                 Fact::StepRan {
                     interrupts, down, ..
@@ -94,13 +99,6 @@ pub(super) fn check(trace: &Trace, found: &mut Findings) {
         }
     }
     found.workflow.clear();
-}
-
-/// The first entry of an attempt that may act: it has its snapshot, or that entry is it.
-fn begins(payload: &serde_json::Value) -> bool {
-    payload["event"] == "snapshot_taken"
-        || payload["event"] == "playbook_selected" && payload["mode"] != "shadow"
-        || payload["event"] == "step_prepared"
 }
 
 fn close<'a>(
@@ -116,17 +114,18 @@ fn close<'a>(
         seen.broken |= seen.failed_in_row >= breaker_cycles;
     }
     seen.stuck |= payload["ended"] == "stuck";
+    seen.run.remove(workflow);
 }
 
-fn heal<'a>(
-    trace: &Trace,
-    seen: &mut Seen<'a>,
-    i: usize,
-    workflow: &'a str,
-    found: &mut Findings,
-) {
+/// The first step of an attempt: the attempt is counted.
+fn heal(trace: &Trace, seen: &mut Seen<'_>, i: usize, workflow: &str, found: &mut Findings) {
+    let Some((run, now)) = seen.run.get(workflow).copied() else {
+        return;
+    };
+    if !seen.counted.insert(run) {
+        return;
+    }
     let service = seen.service.get(workflow).cloned().unwrap_or_default();
-    let now = seen.wall;
     let before = |span: i64, of: Option<&str>| {
         let within = |t: &&(Timestamp, String)| {
             now.millis_since(t.0) < span && of.is_none_or(|name| name == t.1)
@@ -139,8 +138,7 @@ fn heal<'a>(
         before(HOUR_MS, Some(&service)),
         before(DAY_MS, Some(&service)),
     ];
-    let shadow = trace.limits.mode == "shadow";
-    if !seen.manual.contains(workflow) && !shadow {
+    if !seen.manual.contains(workflow) && !seen.clock_moved.contains(workflow) {
         let within = used.iter().zip(trace.limits.heals).all(|(n, max)| *n < max);
         found.expect(within, 3, i, "attempts stay within the budget");
     }
@@ -155,6 +153,7 @@ fn step(
     (interrupts, down): (&[String], &[String]),
     found: &mut Findings,
 ) {
+    heal(trace, seen, i, workflow, found);
     let manual = seen.manual.contains(workflow);
     let now = seen.wall;
     found.expect(
@@ -179,7 +178,9 @@ fn step(
         let within = |t: &&(Timestamp, String)| t.1 == *service && now.millis_since(t.0) < HOUR_MS;
         let used = seen.interruptions.iter().filter(within).count();
         found.expect(
-            manual || used < trace.limits.interruptions as usize,
+            manual
+                || seen.clock_moved.contains(workflow)
+                || used < trace.limits.interruptions as usize,
             3,
             i,
             "interruptions of a service stay within the budget",
