@@ -62,6 +62,7 @@ pub fn check(trace: &Trace) -> Vec<Violation> {
     }
     found.workflow.clear();
     ends::one_at_a_time(trace, &mut found);
+    ends::without_ledger(trace, &mut found);
     attempts::remembered(trace, &mut found);
     replay::check(trace, &mut found);
     causes::check(trace, &mut found);

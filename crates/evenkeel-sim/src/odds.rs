@@ -9,6 +9,8 @@ use crate::rng::Rng;
 pub struct Odds {
     /// No snapshot can be taken.
     pub snapshot_fails: u32,
+    /// No playbook applies.
+    pub no_playbook: u32,
     /// The plan is one that the user made up: see [`crate::world::plans`].
     pub wild_plan: u32,
     /// A plan of the user's needs a person's approval.
@@ -47,6 +49,7 @@ impl Odds {
         let mut rare = || rng.pick([0, 0, 0, 50, 200, 600]);
         Self {
             snapshot_fails: rare() / 2,
+            no_playbook: rare() / 4,
             wild_plan: rare(),
             needs_approval: rare() / 8,
             refused: rare() / 3,
@@ -66,9 +69,10 @@ impl Odds {
     }
 
     /// Each with its name, for making a failing world kinder bit by bit.
-    pub fn each(&mut self) -> [(&'static str, &mut u32); 16] {
+    pub fn each(&mut self) -> [(&'static str, &mut u32); 17] {
         [
             ("snapshot_fails", &mut self.snapshot_fails),
+            ("no_playbook", &mut self.no_playbook),
             ("wild_plan", &mut self.wild_plan),
             ("needs_approval", &mut self.needs_approval),
             ("refused", &mut self.refused),

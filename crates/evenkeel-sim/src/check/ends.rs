@@ -67,6 +67,27 @@ pub(super) fn check(trace: &Trace, story: &Story<'_>, found: &mut Findings) {
     }
 }
 
+/// SAFETY 7, 20: when the ledger takes nothing any more, people are told all the same.
+pub(super) fn without_ledger(trace: &Trace, found: &mut Findings) {
+    for (i, item) in trace.items.iter().enumerate() {
+        if let Item::World {
+            fact: Fact::LedgerRefused,
+            ..
+        } = item
+        {
+            let next = trace.items.get(i + 1);
+            let told = matches!(
+                next,
+                Some(Item::World {
+                    fact: Fact::Alerted { .. },
+                    ..
+                })
+            );
+            found.expect(told, 20, i, "people are told that the ledger takes nothing");
+        }
+    }
+}
+
 /// At most one cycle is at work at any time: one target, one healer. Others may wait for people.
 pub(super) fn one_at_a_time(trace: &Trace, found: &mut Findings) {
     // Cycles that are not closed, each with whether it waits for a person's answer.

@@ -47,7 +47,7 @@ pub(super) fn scenario(seed: u64, config: &Config) -> Scenario {
         }
     };
     let host_events = match config.mix {
-        Mix::Campaign => host_events(&mut host, n, end),
+        Mix::Campaign => host_events(&mut host, n, end, &faults),
         Mix::Telemetry => vec![(
             host.between(HOUR_MS, end - 1),
             HostEvent::ClockSet {
@@ -329,11 +329,21 @@ fn telemetry(
         .collect()
 }
 
-fn host_events(rng: &mut Rng, services: usize, end: i64) -> Vec<(i64, HostEvent)> {
+fn host_events(
+    rng: &mut Rng,
+    services: usize,
+    end: i64,
+    faults: &[Fault],
+) -> Vec<(i64, HostEvent)> {
     let count = rng.pick([0, 0, 1, 1, 2, 3]);
     (0..count)
         .map(|_| {
-            let at = rng.between(MINUTE_MS, end - 1);
+            let near = rng.below(u32::try_from(faults.len()).unwrap_or(0)) as usize;
+            let at = match faults.get(near) {
+                // In the middle of things.
+                Some(fault) if rng.chance(600) => fault.at + rng.between(0, 12 * MINUTE_MS),
+                _ => rng.between(MINUTE_MS, end - 1),
+            };
             let event = match rng.below(9) {
                 0 | 1 => HostEvent::Killed {
                     gone_ms: rng.pick([2_000, 60_000, 3_600_000]),

@@ -78,6 +78,11 @@ impl World {
     }
 
     fn select(&mut self, cycle: &Cycle) -> Event {
+        if self.rng.chance(self.odds.no_playbook) {
+            return Event::NoPlaybook {
+                reason: "no playbook applies".to_owned(),
+            };
+        }
         if self.rng.chance(self.odds.wild_plan) {
             let odds = self.odds;
             let plan = plans::draw(&mut self.rng, &odds, &self.scenario, ChosenBy::Mapping);
