@@ -101,6 +101,8 @@ pub enum Fact {
         /// It stayed normal.
         normal: bool,
     },
+    /// Somebody begins to take changes back.
+    RollbackBegan,
     /// Changes were taken back.
     RolledBack {
         /// The target is as it was when the attempt's snapshot was made (keys that others changed set aside).

@@ -114,7 +114,7 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
                 a.changed |= *extent != Extent::Nothing;
                 a.normal = false;
             }
-            What::Fact(Fact::RolledBack { .. }) => {
+            What::Fact(Fact::RollbackBegan) => {
                 let reason = [
                     "verified",
                     "settled",

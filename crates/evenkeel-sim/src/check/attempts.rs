@@ -31,7 +31,8 @@ pub(super) fn within_rules(trace: &Trace, story: &Story<'_>, found: &mut Finding
                 );
                 chosen = number(&payload["prior_attempts"]);
             }
-            "playbook_selected" => {
+            // What is only worked out is no attempt.
+            "playbook_selected" if payload["mode"] != "shadow" => {
                 chosen = chosen.saturating_add(1);
                 found.expect(
                     chosen <= limits.max_attempts,

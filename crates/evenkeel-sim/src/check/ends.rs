@@ -140,7 +140,7 @@ fn waits_for_people(trace: &Trace, entries: &[&(usize, What<'_>)]) -> bool {
 }
 
 fn acts(fact: &Fact) -> bool {
-    matches!(fact, Fact::StepRan { .. } | Fact::RolledBack { .. })
+    matches!(fact, Fact::StepRan { .. } | Fact::RollbackBegan)
 }
 
 fn entries_max(trace: &Trace, story: &Story<'_>, resumed: usize, held: usize) -> usize {

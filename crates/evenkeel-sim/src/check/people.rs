@@ -1,6 +1,6 @@
 //! What people, windows and modes allow, and what advisors may bring about.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use evenkeel_core::Timestamp;
 use serde_json::Value;
@@ -9,6 +9,9 @@ use super::{Findings, by_hand};
 use crate::fault::{DAY_MS, MINUTE_MS};
 use crate::library;
 use crate::trace::{Entry, Fact, Item, Trace};
+
+/// What is decided already may begin this long after a person said hands off, in milliseconds (SAFETY 16).
+const HOLD_MS: i64 = 1_000;
 
 /// What a cycle was allowed.
 #[derive(Default)]
@@ -29,9 +32,12 @@ struct Cycle {
 /// Who says hands off.
 #[derive(Default)]
 struct Hands {
-    paused: bool,
-    file: bool,
-    locked: BTreeSet<String>,
+    /// Since when, in milliseconds since the run began.
+    paused: Option<i64>,
+    /// The same by the file.
+    file: Option<i64>,
+    /// Services, and since when.
+    locked: BTreeMap<String, i64>,
     /// A mode that a person ordered.
     mode: Option<String>,
 }
@@ -51,24 +57,25 @@ pub(super) fn check(trace: &Trace, found: &mut Findings) {
                 wall = e.at;
                 e.workflow().clone_into(&mut found.workflow);
                 if e.action == "order" {
-                    hands.hear(&e.payload);
+                    hands.hear(&e.payload, e.elapsed);
                 } else if !e.workflow().is_empty() {
                     let cycle = cycles.entry(e.workflow()).or_default();
                     entry(cycle, e, i, found);
                 }
             }
-            Item::World { workflow, fact, .. } => {
+            Item::World { at, workflow, fact } => {
                 workflow.clone_into(&mut found.workflow);
                 match fact {
-                    Fact::PauseFile { there } => hands.file = *there,
+                    Fact::PauseFile { there } => hands.file = there.then_some(*at),
                     Fact::Answered { id, yes } => {
                         let cycle = cycles.entry(workflow).or_default();
                         cycle.answered.insert(id.clone(), *yes);
                     }
                     Fact::StepRan { interrupts, .. } => {
                         let cycle = cycles.entry(workflow).or_default();
-                        allowed(trace, &hands, cycle, wall, i, found);
-                        let free = interrupts.iter().all(|s| !hands.locked.contains(s));
+                        allowed(trace, &hands, cycle, (*at, wall), i, found);
+                        let locked = |s: &String| hands.locked.get(s).is_some_and(|since| at - since > HOLD_MS);
+                        let free = !interrupts.iter().any(locked);
                         found.expect(free, 15, i, "nobody touches what a person has locked");
                         let mode = hands.mode.as_deref().unwrap_or(trace.limits.mode);
                         let acts = cycle.manual || !cycle.shadow && mode != "shadow";
@@ -80,9 +87,9 @@ pub(super) fn check(trace: &Trace, found: &mut Findings) {
                             "what needs a person runs after a person's yes",
                         );
                     }
-                    Fact::RolledBack { .. } => {
+                    Fact::RollbackBegan => {
                         let cycle = cycles.entry(workflow).or_default();
-                        allowed(trace, &hands, cycle, wall, i, found);
+                        allowed(trace, &hands, cycle, (*at, wall), i, found);
                     }
                     _ => {}
                 }
@@ -93,14 +100,14 @@ pub(super) fn check(trace: &Trace, found: &mut Findings) {
 }
 
 impl Hands {
-    fn hear(&mut self, order: &Value) {
+    fn hear(&mut self, order: &Value, at: i64) {
         let service = order["service"].as_str().map(str::to_owned);
         match (order["order"].as_str(), service) {
-            (Some("pause"), None) => self.paused = true,
+            (Some("pause"), None) => self.paused = Some(at),
             (Some("pause"), Some(name)) => {
-                self.locked.insert(name);
+                self.locked.insert(name, at);
             }
-            (Some("resume"), None) => self.paused = false,
+            (Some("resume"), None) => self.paused = None,
             (Some("resume"), Some(name)) => {
                 self.locked.remove(&name);
             }
@@ -116,12 +123,12 @@ fn allowed(
     trace: &Trace,
     hands: &Hands,
     cycle: &Cycle,
-    wall: Timestamp,
+    (at, wall): (i64, Timestamp),
     i: usize,
     found: &mut Findings,
 ) {
     found.expect(
-        !hands.paused && !hands.file,
+        ![hands.paused, hands.file].into_iter().flatten().any(|since| at - since > HOLD_MS),
         16,
         i,
         "nothing is done while a person says hands off",

@@ -324,6 +324,7 @@ impl World {
     }
 
     fn roll_back(&mut self, cycle: &Cycle) -> Event {
+        self.note(&cycle.workflow_id, Fact::RollbackBegan);
         let ops = cycle
             .run()
             .map(evenkeel_core::cycle::Run::undo_ops)
