@@ -19,6 +19,7 @@ pub use crate::outcome::{Outcome, RefusalKind, Rules, RunVerdict};
 
 use crate::approval::{self, Approval, ApprovalRequest};
 use crate::event::{Advice, AlertRef, Event, SnapshotRef, Trigger, Verification};
+use crate::guarded::GuardSample;
 use crate::playbook::{Plan, Prepared, RollbackOutcome, StepOutcome, UndoOp};
 use crate::policy::{Mode, Policy, limits};
 use crate::time::Timestamp;
@@ -218,6 +219,8 @@ pub struct Cycle {
     pub approval: Option<Approval>,
     /// The snapshot of the coming attempt.
     pub snapshot: Option<SnapshotRef>,
+    /// The guarded metrics as they were when the last snapshot was taken.
+    pub guards_before: Vec<GuardSample>,
     /// Attempts, oldest first; the last one may be under way.
     pub runs: Vec<Run>,
     /// The advisor that is asked next.
@@ -290,6 +293,7 @@ impl Cycle {
             chosen_mode: Mode::Auto,
             approval: None,
             snapshot: None,
+            guards_before: Vec::new(),
             runs: Vec::new(),
             next_advisor: 0,
             advice: Vec::new(),

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::anomaly::Anomaly;
 use crate::approval::ApprovalRequest;
+use crate::guarded::{GuardSample, GuardVerdict};
 use crate::outcome::{Outcome, Refusal, Rules};
 use crate::playbook::{Plan, Prepared, RollbackOutcome, StepOutcome};
 use crate::policy::Mode;
@@ -63,6 +64,17 @@ pub struct Verification {
     /// What else was measured.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub context: Value,
+    /// The guarded metrics, against what they were before the attempt. One that is worse means not passed, whatever
+    /// `passed` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<GuardVerdict>,
+}
+
+impl Verification {
+    /// The fix is proved: the signal is normal again, that could be concluded, and nothing else got worse.
+    pub fn proves(&self) -> bool {
+        self.passed && !self.inconclusive && self.guards.iter().all(|g| !g.worse)
+    }
 }
 
 /// An advisor's answer after validation.
@@ -125,6 +137,9 @@ pub enum Event {
     SnapshotTaken {
         /// Where it is.
         snapshot: SnapshotRef,
+        /// The guarded metrics before anything is changed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        guards: Vec<GuardSample>,
     },
     /// No snapshot, so nothing may be changed.
     SnapshotFailed {

@@ -19,6 +19,7 @@ pub mod cycle;
 pub mod effect;
 pub mod event;
 pub mod expression;
+pub mod guarded;
 pub mod healer;
 pub mod measure;
 pub mod order;

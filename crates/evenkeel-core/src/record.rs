@@ -169,10 +169,7 @@ fn action_and_result(after: &Cycle, event: &Event) -> (&'static str, &'static st
         Event::StepSkipped { .. } => ("skip_step", "skipped"),
         Event::StepRefused { .. } => ("refuse_step", "failed"),
         Event::StepFinished { outcome, .. } => ("finish_step", ok(outcome.ok)),
-        Event::Verified { verification } => (
-            "verify_healing",
-            ok(verification.passed && !verification.inconclusive),
-        ),
+        Event::Verified { verification } => ("verify_healing", ok(verification.proves())),
         Event::Settled { stayed_normal, .. } => ("settle", ok(*stayed_normal)),
         Event::RolledBack { outcome } => ("roll_back", ok(outcome.ok)),
         Event::RunConcluded => (

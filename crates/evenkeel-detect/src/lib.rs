@@ -5,7 +5,7 @@
 //!
 //! In reading order: what is measured ([`sample`]), with which limits ([`thresholds`]) and habits ([`config`]);
 //! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]);
-//! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); and who puts it together
+//! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
 //! ([`watchdog`]), with one anomaly for as long as it lasts ([`verdict`]).
 //!
 //! **Invariant:** what is missing, late, twice there, out of order, not a number or from a clock that jumped is
@@ -14,6 +14,7 @@
 //! **Invariant:** all state is bounded; each bound is a constant in [`limits`].
 
 pub mod baseline;
+pub mod compare;
 pub mod config;
 pub mod drift;
 pub mod error_rate;

@@ -73,6 +73,14 @@ pub fn check(trace: &Trace) -> Vec<Violation> {
     found.violations
 }
 
+/// Whether a re-test on record proves a fix: it passed, that could be concluded, and nothing guarded is worse.
+fn proves(verification: &serde_json::Value) -> bool {
+    let worse = verification["guards"]
+        .as_array()
+        .is_some_and(|guards| guards.iter().any(|g| g["worse"] == true));
+    verification["passed"] == true && verification["inconclusive"] == false && !worse
+}
+
 /// Whether a cycle was opened by a person, and by nobody else's choice runs what it runs.
 fn by_hand(opened: &serde_json::Value) -> bool {
     opened["plan"].is_object()

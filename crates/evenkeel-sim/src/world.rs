@@ -7,6 +7,7 @@
 mod advisor;
 mod causes;
 mod effects;
+mod guards;
 mod happen;
 mod person;
 pub mod plans;

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_core::AnomalyType;
 use evenkeel_core::measure::{LatencySummary, SuiteResult, TestResult, TestStatus};
 use evenkeel_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -150,6 +151,8 @@ struct Figures {
     limit: f64,
     unit: &'static str,
     context: serde_json::Map<String, Value>,
+    /// What was found, where that is not what the test is for.
+    found: Option<AnomalyType>,
 }
 
 impl Figures {
@@ -174,6 +177,7 @@ impl Figures {
             limit,
             unit,
             context: serde_json::Map::new(),
+            found: None,
         }
     }
 
@@ -232,7 +236,7 @@ impl Figures {
             passed: self.status == TestStatus::Passed,
             issue: self.issue,
             severity: spec.severity(),
-            anomaly_type: spec.anomaly_type(),
+            anomaly_type: self.found.unwrap_or_else(|| spec.anomaly_type()),
             duration_ms,
             expected_max_ms: spec.expected_max_ms(),
             requests: self.requests,

@@ -4,6 +4,7 @@
 //! entries the loop stops acting, and people are alerted all the same (SAFETY 7).
 
 mod advise;
+mod guards;
 mod perform;
 mod show;
 mod verify;

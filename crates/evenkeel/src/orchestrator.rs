@@ -264,10 +264,14 @@ impl Orchestrator {
                 .iter()
                 .any(|a| a.test.as_deref() == Some(&result.test_name));
             if result.status == TestStatus::Passed && !slow {
-                for kind in [result.anomaly_type.as_str(), AnomalyType::LATENCY_SPIKE] {
-                    let key = format!("{kind}/{}", result.test_name);
+                let of_it = format!("/{}", result.test_name);
+                let memory = self.healing.memory();
+                let known = memory.last.keys().chain(self.summary.unhealed.keys());
+                let keys: Vec<String> = known.filter(|k| k.ends_with(&of_it)).cloned().collect();
+                for key in keys {
                     self.healing.cleared(&key, true).await?;
                     self.summary.unhealed.remove(&key);
+                    self.deferred.remove(&key);
                 }
             }
         }

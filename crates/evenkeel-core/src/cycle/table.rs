@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{CRASHES_MAX, Cycle, InvalidTransition, Outcome, Phase, Run, RunVerdict, StepRun};
 use crate::approval::Approval;
 use crate::event::{Event, SnapshotRef, Verification};
+use crate::guarded;
 use crate::playbook::plan::ChosenBy;
 use crate::playbook::{OnFailure, Plan, PlannedStep, StepOutcome, Tier, UndoOp};
 use crate::policy::Mode;
@@ -54,7 +55,8 @@ impl Cycle {
                 next
             }
 
-            (Phase::Snapshotting, Event::SnapshotTaken { snapshot }) => {
+            (Phase::Snapshotting, Event::SnapshotTaken { snapshot, guards }) => {
+                self.guards_before.clone_from(guards);
                 self.snapshot = Some(snapshot.clone());
                 match self.chosen_plan.take() {
                     Some(plan) => self.authorize(at, plan),
@@ -505,7 +507,7 @@ impl Cycle {
         if let Some(run) = self.runs.last_mut() {
             run.verification = Some(verification.clone());
         }
-        verification.passed && !verification.inconclusive
+        verification.proves()
     }
 
     fn after_verification(&self, passed: bool) -> Phase {
@@ -540,6 +542,16 @@ impl Cycle {
                     reason: "what the playbook changed could not be taken back".to_owned(),
                 }
             }
+            RunVerdict::Failed if self.still_worse().is_some() => {
+                self.failed_attempts += u32::from(chosen_by != Some(ChosenBy::Advisor));
+                Phase::Alerting {
+                    outcome: Outcome::HumanAlert,
+                    reason: format!(
+                        "the fix was taken back, and what it made worse is still worse: {}",
+                        self.still_worse().unwrap_or_default()
+                    ),
+                }
+            }
             RunVerdict::Failed => match chosen_by {
                 Some(ChosenBy::Advisor) => self.ask_or_alert("the advisor's playbook did not help"),
                 Some(ChosenBy::Operator) => {
@@ -559,6 +571,11 @@ impl Cycle {
                 }
             },
         }
+    }
+
+    /// What an attempt made worse and its rollback did not make good.
+    fn still_worse(&self) -> Option<String> {
+        guarded::worse(&self.runs.last()?.rollback.as_ref()?.guards)
     }
 
     pub(super) fn ask_or_alert(&self, reason: &str) -> Phase {

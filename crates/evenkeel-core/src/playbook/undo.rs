@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::guarded::GuardVerdict;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -91,4 +92,7 @@ pub struct RollbackOutcome {
     pub restored: Vec<String>,
     /// What could not be put back, one line each.
     pub errors: Vec<String>,
+    /// The guarded metrics that the attempt had made worse, measured once more: the undo is verified too (SAFETY 9).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<GuardVerdict>,
 }

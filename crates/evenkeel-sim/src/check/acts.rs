@@ -163,8 +163,7 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
                 // The look that a step of unknown outcome needs.
                 a.unknown.clear();
                 let v = &payload["verification"];
-                a.normal = v["passed"].as_bool() == Some(true)
-                    && v["inconclusive"].as_bool() == Some(false);
+                a.normal = super::proves(v);
             }
             "settled" => a.normal = payload["stayed_normal"].as_bool() == Some(true),
             "rolled_back" => {

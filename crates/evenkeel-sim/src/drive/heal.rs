@@ -286,8 +286,10 @@ impl Driver {
             (Some(Bug::ActWithoutSnapshot), Event::SnapshotFailed { .. }) => invented_snapshot(),
             (Some(Bug::HideFailedRollback), Event::RolledBack { .. }) => rolled_back(),
             (Some(Bug::BelieveInconclusive), Event::Verified { mut verification }) => {
-                verification.passed |= verification.inconclusive;
-                verification.inconclusive = false;
+                if verification.inconclusive {
+                    verification.passed = true;
+                    verification.inconclusive = false;
+                }
                 Event::Verified { verification }
             }
             (Some(Bug::IgnoreTier), Event::PlaybookSelected { mut plan, .. }) => {
@@ -325,6 +327,7 @@ impl Driver {
 
 fn invented_snapshot() -> Event {
     Event::SnapshotTaken {
+        guards: Vec::new(),
         snapshot: SnapshotRef {
             id: "pre_heal_invented".to_owned(),
             dir: String::new(),

@@ -68,6 +68,7 @@ impl World {
         self.snapshots.insert(id.clone(), kept);
         self.note(workflow, Fact::SnapshotMade { id: id.clone() });
         Event::SnapshotTaken {
+            guards: self.guards(),
             snapshot: SnapshotRef {
                 dir: format!("storage/snapshots/{id}"),
                 id,
@@ -282,10 +283,12 @@ impl World {
         let reading = self.measure(anomaly);
         let inconclusive = self.rng.chance(self.odds.inconclusive);
         let passed = self.script.helps.unwrap_or(reading.normal);
+        let guards = self.compared(&cycle.guards_before);
+        let worse = guards.iter().any(|g| g.worse);
         self.note(
             &cycle.workflow_id,
             Fact::Looked {
-                normal: passed && !inconclusive,
+                normal: passed && !inconclusive && !worse,
             },
         );
         let by_hand = anomaly.kind.as_str() == AnomalyType::MANUAL_REQUEST;
@@ -302,6 +305,7 @@ impl World {
                 details: String::new(),
                 duration_ms: u64::try_from(ms).unwrap_or(0),
                 context: Value::Null,
+                guards,
             }),
         }
     }
@@ -372,6 +376,7 @@ impl World {
         );
         Event::RolledBack {
             outcome: RollbackOutcome {
+                guards: self.still_worse(cycle),
                 ok,
                 restored: Vec::new(),
                 errors,

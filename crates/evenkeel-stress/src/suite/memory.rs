@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evenkeel_core::AnomalyType;
 use evenkeel_core::measure::TestStatus;
 use serde_json::json;
 
@@ -57,7 +58,10 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
             spec.max_error_rate(),
         );
         (f.value, f.limit, f.unit) = (outcome.error_rate(), spec.max_error_rate(), "ratio");
-        return conclude_not(f, &text);
+        // Nothing is known about its memory; that requests fail is.
+        let mut f = conclude_not(f, &text);
+        f.found = Some(AnomalyType::known(AnomalyType::ERROR_RATE_SPIKE));
+        return f;
     }
     let after = match after {
         Ok(after) => after,
@@ -154,6 +158,8 @@ fn conclude_not(mut f: Figures, reason: &str) -> Figures {
     f.status = TestStatus::Failed;
     f.issue = Some(format!("inconclusive: {}", bounded(reason, 400)));
     f.note("inconclusive", json!(true));
+    // No leak was seen, so none is named: what could not be read is never acted on (SAFETY 11).
+    f.found = Some(AnomalyType::known(AnomalyType::TELEMETRY_MISSING));
     f
 }
 

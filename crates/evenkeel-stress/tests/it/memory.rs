@@ -132,6 +132,7 @@ async fn too_many_failed_requests_are_inconclusive_even_without_growth() {
         "10 of 100 requests failed (status_500: 10), limit 5%",
     );
     assert_eq!(result.unit, "ratio");
+    assert_eq!(result.anomaly_type.as_str(), "error_rate_spike");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use evenkeel_core::Timestamp;
 use evenkeel_core::record::{COMPLETE_HEALING_CYCLE, COMPLETE_PLAYBOOK_RUN};
-use evenkeel_ledger::{Entry, Query};
+use evenkeel_ledger::{Entry, Query, Reader};
 use serde_json::{Value, json};
 
 use super::ledger::reader;
@@ -27,9 +27,15 @@ pub(super) fn history(
         None => query,
     };
     let entries = reader.query(&query)?;
+    let mitigated = mitigated(&reader)?;
     if global.json {
         for entry in &entries {
-            print(&with_payload(entry).to_string());
+            let mut value = with_payload(entry);
+            let workflow = value["payload"]["workflow_id"].as_str().unwrap_or("");
+            if let Some(by) = mitigated.get(workflow) {
+                value["mitigated_only"] = json!(by);
+            }
+            print(&value.to_string());
         }
         return Ok(Exit::Healthy);
     }
@@ -49,12 +55,30 @@ pub(super) fn history(
             entry.resource.clone(),
             text(&p["playbook"]),
             p["attempts"].as_array().map_or(0, Vec::len).to_string(),
-            text(&p["ended"]),
+            match mitigated.get(p["workflow_id"].as_str().unwrap_or("")) {
+                Some(by) => format!("mitigated (it came back: {by})"),
+                None => text(&p["ended"]),
+            },
             text(&p["verification"]["improvement"]),
         ]);
     }
     print(&t.to_string());
     Ok(Exit::Healthy)
+}
+
+/// Cycles whose fix did not last, each with the cycle that showed it: resolved is what lasts, mitigated what does not.
+fn mitigated(reader: &Reader) -> Result<BTreeMap<String, String>, Failure> {
+    let mut found = BTreeMap::new();
+    let query = Query::new().action("start_healing_cycle");
+    let flow = reader.for_each(&query, |entry| {
+        let p = entry.payload_json().unwrap_or(Value::Null);
+        if let Some(of) = p["recurrence_of"].as_str() {
+            found.insert(of.to_owned(), text(&p["workflow_id"]));
+        }
+        std::ops::ControlFlow::<()>::Continue(())
+    })?;
+    debug_assert!(flow.is_continue());
+    Ok(found)
 }
 
 pub(super) fn escalations(global: &Global) -> Result<Exit, Failure> {
@@ -124,6 +148,8 @@ pub(super) fn escalations(global: &Global) -> Result<Exit, Failure> {
 struct Sum {
     anomalies: u64,
     healed: u64,
+    mitigated: u64,
+    shadow: u64,
     with_advice: u64,
     alerted: u64,
     runs: u64,
@@ -135,6 +161,9 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
     let (_, reader) = reader(global)?;
     let from = crate::clock::now().plus_millis(-since.0);
     let mut sums: BTreeMap<(&'static str, String), Sum> = BTreeMap::new();
+    let mitigated = mitigated(&reader)?;
+    // What shadow mode would have run, and how often.
+    let mut would: BTreeMap<String, u64> = BTreeMap::new();
     for action in [
         COMPLETE_HEALING_CYCLE,
         COMPLETE_PLAYBOOK_RUN,
@@ -143,7 +172,11 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
         let query = Query::new().action(action).since(from.to_string());
         let flow = reader.for_each(&query, |entry| {
             for period in periods(&entry.timestamp) {
-                add(sums.entry(period).or_default(), &entry);
+                add(sums.entry(period).or_default(), &entry, &mitigated);
+            }
+            if entry.action == COMPLETE_HEALING_CYCLE && entry.result == "skipped" {
+                let p = entry.payload_json().unwrap_or(Value::Null);
+                *would.entry(text(&p["playbook"])).or_default() += 1;
             }
             std::ops::ControlFlow::<()>::Continue(())
         })?;
@@ -154,7 +187,7 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
             .iter()
             .map(|((kind, period), s)| row_json(kind, period, s))
             .collect();
-        print(&json!({"since": from, "periods": rows}).to_string());
+        print(&json!({"since": from, "periods": rows, "shadow_would_have_run": would}).to_string());
         return Ok(Exit::Healthy);
     }
     if sums.is_empty() {
@@ -164,9 +197,11 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
     let mut t = table([
         "period",
         "anomalies",
-        "healed",
+        "resolved",
+        "mitigated",
         "with advice",
         "people alerted",
+        "shadow",
         "playbook runs",
         "median time to heal",
     ]);
@@ -174,9 +209,11 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
         t.add_row([
             period.clone(),
             s.anomalies.to_string(),
-            s.healed.to_string(),
+            s.healed.saturating_sub(s.mitigated).to_string(),
+            s.mitigated.to_string(),
             s.with_advice.to_string(),
             s.alerted.to_string(),
+            s.shadow.to_string(),
             format!("{} ({} failed)", s.runs, s.runs_failed),
             median(&s.heal_ms).map_or_else(
                 || "-".to_owned(),
@@ -185,10 +222,15 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
         ]);
     }
     print(&t.to_string());
+    for (playbook, times) in &would {
+        print(&format!(
+            "Shadow mode: {playbook} would have been run {times} time(s)"
+        ));
+    }
     Ok(Exit::Healthy)
 }
 
-fn add(sum: &mut Sum, entry: &Entry) {
+fn add(sum: &mut Sum, entry: &Entry, mitigated: &BTreeMap<String, String>) {
     match entry.action.as_str() {
         COMPLETE_HEALING_CYCLE => {
             let p = entry.payload_json().unwrap_or(Value::Null);
@@ -199,8 +241,11 @@ fn add(sum: &mut Sum, entry: &Entry) {
                 }
                 Some("resolved") => sum.healed += 1,
                 Some("human_alert" | "stuck") => sum.alerted += 1,
+                Some("shadow") => sum.shadow += 1,
                 _ => {}
             }
+            let workflow = p["workflow_id"].as_str().unwrap_or("");
+            sum.mitigated += u64::from(mitigated.contains_key(workflow));
             if entry.result == "success"
                 && let Some(ms) = p["duration_ms"].as_i64()
             {
@@ -218,6 +263,7 @@ fn add(sum: &mut Sum, entry: &Entry) {
 fn row_json(kind: &str, period: &str, s: &Sum) -> Value {
     json!({
         "kind": kind, "period": period, "anomalies": s.anomalies, "healed": s.healed,
+        "resolved": s.healed.saturating_sub(s.mitigated), "mitigated": s.mitigated, "shadow": s.shadow,
         "healed_with_advice": s.with_advice, "people_alerted": s.alerted,
         "playbook_runs": s.runs, "playbook_runs_failed": s.runs_failed,
         "median_time_to_heal_ms": median(&s.heal_ms),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evenkeel_core::cycle::RunVerdict;
 use evenkeel_core::event::{Event, SnapshotRef};
+use evenkeel_core::guarded;
 use evenkeel_core::playbook::action::SignalName;
 use evenkeel_core::playbook::plan::ChosenBy;
 use evenkeel_core::playbook::select::select;
@@ -128,6 +129,7 @@ impl World {
         };
         match self.snapshot(kind).await {
             Ok(s) => Event::SnapshotTaken {
+                guards: self.measure_guards().await,
                 snapshot: SnapshotRef {
                     dir: self.layout.shown(&s.dir),
                     bytes: s.bytes,
@@ -309,7 +311,23 @@ impl World {
 
     async fn roll_back(&self, cycle: &Cycle) -> RollbackOutcome {
         match cycle.run() {
-            Some(run) => self.executor.undo(&run.undo_ops()).await,
+            Some(run) => {
+                let mut outcome = self.executor.undo(&run.undo_ops()).await;
+                let made_worse = |name: &str| {
+                    let guards = run.verification.iter().flat_map(|v| &v.guards);
+                    guards.into_iter().any(|g| g.worse && g.name == name)
+                };
+                if run
+                    .verification
+                    .as_ref()
+                    .is_some_and(|v| guarded::worse(&v.guards).is_some())
+                {
+                    // SAFETY 9: the undo is verified as the fix was.
+                    outcome.guards = self.guards(cycle).await;
+                    outcome.guards.retain(|g| made_worse(&g.name));
+                }
+                outcome
+            }
             None => RollbackOutcome {
                 ok: true,
                 ..RollbackOutcome::default()

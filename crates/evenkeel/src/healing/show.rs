@@ -111,7 +111,7 @@ impl World {
         };
         let detail = |text: String| self.ui.say(&Say::StepDetail { text });
         match event {
-            Event::SnapshotTaken { snapshot } => finish(
+            Event::SnapshotTaken { snapshot, .. } => finish(
                 1,
                 "Taking snapshot",
                 Mark::Ok,
@@ -162,7 +162,9 @@ impl World {
                     mark,
                     String::new(),
                 );
-                if !verification.passed || before.rules.settle_ms == 0 {
+                let proves = verification.proves();
+                if !proves || before.rules.settle_ms == 0 {
+                    let mark = if proves { Mark::Pass } else { Mark::Fail };
                     finish(5, "Verification", mark, verification.details.clone());
                 }
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::anomaly::{Anomaly, AnomalyType, format_measure};
 use evenkeel_core::event::Verification;
+use evenkeel_core::guarded;
 use evenkeel_core::measure::TestStatus;
 use evenkeel_core::playbook::VerifyWith;
 use evenkeel_core::{Cycle, TestResult};
@@ -24,7 +25,15 @@ impl World {
     /// Runs or reads the failed signal of a cycle again.
     pub(super) async fn verify(&self, cycle: &Cycle) -> Verification {
         let plan_says = cycle.run().and_then(|r| r.plan.verify.as_ref());
-        self.check_again(&cycle.anomaly, plan_says).await
+        let mut v = self.check_again(&cycle.anomaly, plan_says).await;
+        // SAFETY 9: the failed test passes, and nothing else got worse.
+        if v.passed && !v.inconclusive {
+            v.guards = self.guards(cycle).await;
+            if let Some(worse) = guarded::worse(&v.guards) {
+                v.details = format!("{}; but worse than before the fix: {worse}", v.details);
+            }
+        }
+        v
     }
 
     /// Whether an anomaly is still there, by its own test or monitor. Inconclusive counts as still there.
@@ -93,6 +102,7 @@ impl World {
             details: answer.err().unwrap_or_else(|| "it answers".to_owned()),
             duration_ms: 0,
             context: Value::Null,
+            guards: Vec::new(),
         }
     }
 
@@ -104,7 +114,10 @@ impl World {
                 &format!("there is no test `{name}` any more"),
             );
         };
-        let result = self.run_test(spec).await;
+        let result = match self.retest(spec).await {
+            Ok(result) => result,
+            Err(why) => return inconclusive("stress_test_rerun", name, &why),
+        };
         let slowness = anomaly.kind.as_str() == AnomalyType::LATENCY_SPIKE;
         let in_time = result.duration_ms <= result.expected_max_ms;
         let passed = result.status == TestStatus::Passed && (!slowness || in_time);
@@ -140,6 +153,7 @@ impl World {
             details,
             duration_ms: 0,
             context: test_context(&result),
+            guards: Vec::new(),
         }
     }
 
@@ -209,6 +223,7 @@ impl World {
             },
             duration_ms: 0,
             context: Value::Null,
+            guards: Vec::new(),
         }
     }
 
@@ -266,6 +281,7 @@ impl World {
             ),
             duration_ms: 0,
             context: json!({"probes": latencies.len(), "errors": errors, "p95_ms": p95}),
+            guards: Vec::new(),
         }
     }
 
@@ -343,6 +359,7 @@ impl World {
             }),
             duration_ms: 0,
             context: json!({"at": clock::now()}),
+            guards: Vec::new(),
         }
     }
 
@@ -418,6 +435,7 @@ fn inconclusive(method: &str, subject: &str, why: &str) -> Verification {
         details: format!("inconclusive, so not passed: {why}"),
         duration_ms: 0,
         context: Value::Null,
+        guards: Vec::new(),
     }
 }
 

@@ -295,6 +295,9 @@ fn what_cannot_be_healed_is_left_to_a_person_who_is_called_once() {
     std::fs::remove_dir(stage.path().join("site")).unwrap();
     kill_web(&stage);
     evenkeel.wait_for("A person is needed:", LONG);
+    until("the end of the cycle", SHORT, || {
+        (!rows(&stage.ledger(), "action = 'complete_healing_cycle'").is_empty()).then_some(())
+    });
     stage.run(&["status"]).expect(0).says("BREAKER OPEN");
     let before = steps_run(&stage);
     // More checks pass, and nothing more is done.
