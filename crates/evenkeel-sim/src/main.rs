@@ -13,7 +13,7 @@ use evenkeel_sim::{Config, Mix, Report, Scenario, check, run_scenario, shrink};
 const USAGE: &str = "\
 Runs the healing core of Evenkeel through simulated trouble, and judges what it did.
 
-evenkeel-sim --seeds N [--days D] [--from SEED] [--jobs N] [--mix MIX] [--every-check]
+evenkeel-sim --seeds N [--days D] [--from SEED] [--jobs N] [--mix MIX] [--every-check] [--first]
 evenkeel-sim --seed N [--days D] [--mix MIX] [--every-check] [--trace]
 
   --seeds N      so many runs, each from a seed of its own
@@ -22,6 +22,7 @@ evenkeel-sim --seed N [--days D] [--mix MIX] [--every-check] [--trace]
   --jobs N       so many at once (1)
   --mix MIX      campaign: everything; calm: no fault; telemetry: only measurements are at fault;
                  permanent: one fault that stays or comes and goes (campaign)
+  --first        stop at the first run that violates a property, and do not look for a shorter one
   --every-check  leave no check of the watchdog out, however quiet it is
   --seed N       one run
   --trace        print it
@@ -38,6 +39,7 @@ struct Arguments {
     from: u64,
     jobs: usize,
     trace: bool,
+    first: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
@@ -48,6 +50,7 @@ fn arguments() -> Result<Arguments, String> {
         from: 0,
         jobs: 1,
         trace: false,
+        first: false,
     };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
@@ -82,6 +85,7 @@ fn arguments() -> Result<Arguments, String> {
                 };
             }
             "--every-check" => found.config.every_check = true,
+            "--first" => found.first = true,
             "--trace" => found.trace = true,
             "--help" | "-h" => return Err(String::new()),
             other => return Err(format!("{other} is not known")),
@@ -149,6 +153,9 @@ fn many(arguments: &Arguments) -> bool {
                             && first.as_ref().is_none_or(|f| f.seed > seed)
                         {
                             *first = Some(scenario);
+                            if arguments.first {
+                                next.store(arguments.seeds, Ordering::Relaxed);
+                            }
                         }
                     }
                     if progress && begin.is_multiple_of(CHUNK * 64) {
@@ -166,7 +173,8 @@ fn many(arguments: &Arguments) -> bool {
     }
     let total = total.into_inner().unwrap_or_default();
     say(&table(&total, watch()));
-    if let Some(scenario) = first_failure.into_inner().ok().flatten() {
+    let failure = first_failure.into_inner().ok().flatten();
+    if let Some(scenario) = failure.filter(|_| !arguments.first) {
         explain(&scenario, true);
     }
     total.broken.is_empty()
