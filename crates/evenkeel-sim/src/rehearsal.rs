@@ -206,11 +206,11 @@ fn judge(name: String, trace: &Trace) -> Case {
         }
     }
     match ended.as_str() {
-        "resolved" | "resolved_with_advice" | "cleared" => {}
-        "human_alert" if as_before != Some(true) => {
+        "resolved" | "resolved_with_advice" => {}
+        "cleared" | "human_alert" if as_before != Some(true) => {
             problems.push("the target is not as it was before".to_owned());
         }
-        "human_alert" | "stuck" => {}
+        "cleared" | "human_alert" | "stuck" => {}
         _ => problems.push("the cycle did not end".to_owned()),
     }
     if matches!(ended.as_str(), "human_alert" | "stuck") && !alerted {

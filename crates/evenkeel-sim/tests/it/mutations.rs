@@ -191,7 +191,12 @@ impl Copy {
         let members = r#"members = ["crates/*"]"#;
         assert!(manifest.contains(members));
         let only = r#"members = ["crates/evenkeel-core", "crates/evenkeel-detect", "crates/evenkeel-sim"]"#;
-        fs::write(dir.join("Cargo.toml"), manifest.replace(members, only)).unwrap();
+        let manifest: Vec<String> = manifest
+            .lines()
+            .filter(|l| !l.starts_with("default-members"))
+            .map(|l| l.replace(members, only))
+            .collect();
+        fs::write(dir.join("Cargo.toml"), manifest.join("\n")).unwrap();
         fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
         Self { dir }
     }
