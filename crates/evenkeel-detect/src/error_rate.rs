@@ -36,7 +36,8 @@ struct Source {
     probes: bool,
     entries: VecDeque<Entry>,
     fresh: bool,
-    fresh_errors: bool,
+    /// Errors and events since the last check.
+    news: (u64, u64),
 }
 
 impl Source {
@@ -51,7 +52,8 @@ impl Source {
 
     fn push(&mut self, entry: Entry) {
         self.fresh |= entry.total > 0;
-        self.fresh_errors |= entry.errors > 0;
+        self.news.0 = self.news.0.saturating_add(entry.errors);
+        self.news.1 = self.news.1.saturating_add(entry.total);
         self.entries.push_back(entry);
         if self.entries.len() > COUNT_ENTRIES_MAX {
             let merged = self
@@ -160,14 +162,14 @@ impl ErrorRate {
         );
         for source in self.sources.values_mut() {
             source.fresh = false;
-            source.fresh_errors = false;
+            source.news = (0, 0);
         }
         evaluation
     }
 
     /// An error came since the last check.
     pub(crate) fn fresh_errors(&self) -> bool {
-        self.sources.values().any(|s| s.fresh_errors)
+        self.sources.values().any(|s| s.news.0 > 0)
     }
 
     pub(crate) fn measure(&self, config: &DetectConfig) -> Option<MeasureNow> {
@@ -237,7 +239,8 @@ fn judge(name: &str, source: &Source, config: &DetectConfig, limit: f64) -> Eval
             context: json!({ "source": name, "errors": errors, "total": total, "at_least": lower }),
         };
         Evaluation {
-            seen: if source.fresh_errors {
+            // The few errors that there always are do not make a burst of minutes ago a new one.
+            seen: if share(source.news) > limit {
                 Seen::Bad
             } else {
                 Seen::BadStill
@@ -321,6 +324,22 @@ mod tests {
             Seen::Unknown
         );
         assert_eq!(monitor.measure(&config), None);
+    }
+
+    /// SAFETY 2: half a minute of errors, as when a dependency is restarted, is one burst and not several.
+    #[test]
+    fn a_burst_stays_one_while_usual_errors_follow() {
+        let (mut monitor, config) = (ErrorRate::default(), DetectConfig::default());
+        let seen: Vec<Seen> = [300, 4, 5, 3, 4]
+            .into_iter()
+            .zip(0..)
+            .map(|(errors, minute)| {
+                monitor.counts("http", at(minute * 60), errors, 1000);
+                monitor.evaluate(at(minute * 60), &config, 0.05, None).seen
+            })
+            .collect();
+        assert_eq!(seen[0], Seen::Bad);
+        assert!(seen[1..].iter().all(|s| *s == Seen::BadStill), "{seen:?}");
     }
 
     #[test]

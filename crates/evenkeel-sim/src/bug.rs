@@ -29,19 +29,23 @@ pub enum Bug {
     ForgetRecurrence,
     /// Says that people were alerted and alerts nobody.
     NoAlert,
+    /// Is silent when the ledger takes nothing any more.
+    NoAlertWithoutLedger,
     /// Takes a re-test that concluded nothing for one that passed.
     BelieveInconclusive,
     /// Goes by wider rules than it was given.
     WidenRules,
     /// Runs what needs a person's approval without one.
     IgnoreTier,
+    /// Goes on although a person said hands off.
+    DeafToPause,
     /// Never gets to the end: the closing entry is never written.
     NeverClose,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::SkipSnapshot,
         Self::ActWithoutSnapshot,
         Self::ActBeforeRecord,
@@ -55,9 +59,11 @@ impl Bug {
         Self::LoseAttempts,
         Self::ForgetRecurrence,
         Self::NoAlert,
+        Self::NoAlertWithoutLedger,
         Self::BelieveInconclusive,
         Self::WidenRules,
         Self::IgnoreTier,
+        Self::DeafToPause,
         Self::NeverClose,
     ];
 }

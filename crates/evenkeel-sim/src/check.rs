@@ -5,7 +5,10 @@
 
 mod acts;
 mod attempts;
+mod causes;
 mod ends;
+mod limits;
+mod people;
 mod replay;
 
 use std::collections::BTreeMap;
@@ -41,7 +44,7 @@ impl fmt::Display for Report<'_> {
             writeln!(
                 f,
                 "seed {}: item {} [{}]: {} (SAFETY {})",
-                self.trace.seed, v.item, v.workflow, v.rule, v.safety
+                self.trace.scenario.seed, v.item, v.workflow, v.rule, v.safety
             )?;
         }
         self.trace.fmt(f)
@@ -59,9 +62,28 @@ pub fn check(trace: &Trace) -> Vec<Violation> {
     }
     found.workflow.clear();
     ends::one_at_a_time(trace, &mut found);
+    ends::without_ledger(trace, &mut found);
     attempts::remembered(trace, &mut found);
     replay::check(trace, &mut found);
+    causes::check(trace, &mut found);
+    causes::victims(trace, &mut found);
+    limits::check(trace, &mut found);
+    limits::alerts(trace, &mut found);
+    people::check(trace, &mut found);
     found.violations
+}
+
+/// Whether a re-test on record proves a fix: it passed, that could be concluded, and nothing guarded is worse.
+fn proves(verification: &serde_json::Value) -> bool {
+    let worse = verification["guards"]
+        .as_array()
+        .is_some_and(|guards| guards.iter().any(|g| g["worse"] == true));
+    verification["passed"] == true && verification["inconclusive"] == false && !worse
+}
+
+/// Whether a cycle was opened by a person, and by nobody else's choice runs what it runs.
+fn by_hand(opened: &serde_json::Value) -> bool {
+    opened["plan"].is_object()
 }
 
 /// The items of one cycle, each with its index in the trace.
@@ -124,11 +146,20 @@ fn stories(trace: &Trace) -> BTreeMap<&str, Story<'_>> {
     for (i, item) in trace.items.iter().enumerate() {
         let (workflow, what) = match item {
             Item::Entry(e) => (e.workflow(), What::Entry(e)),
-            Item::World { workflow, fact } => (workflow.as_str(), What::Fact(fact)),
+            Item::World { workflow, fact, .. } => (workflow.as_str(), What::Fact(fact)),
         };
         if !workflow.is_empty() {
             stories.entry(workflow).or_default().push((i, what));
         }
     }
     stories
+}
+
+/// Type and place of an anomaly: what makes two findings the same one while it lasts.
+fn key_of(anomaly: &serde_json::Value) -> String {
+    let place = ["test", "series", "service"]
+        .into_iter()
+        .find_map(|name| anomaly[name].as_str())
+        .unwrap_or("");
+    format!("{}/{place}", anomaly["type"].as_str().unwrap_or(""))
 }

@@ -32,6 +32,29 @@ impl Rng {
         self.below(1000) < permille
     }
 
+    /// A number from `low` to `high`, both included; `low` when there is none.
+    pub fn between(&mut self, low: i64, high: i64) -> i64 {
+        let width = u64::try_from(high.saturating_sub(low)).unwrap_or(0);
+        if width == 0 {
+            return low;
+        }
+        // The upper half of a 64 by 64 bit product: at most `width`.
+        let product = u128::from(self.bits()) * (u128::from(width) + 1);
+        low + i64::try_from(product >> 64).unwrap_or(0)
+    }
+
+    /// A number from 0 to 1, 1 excluded.
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// A number around 0 with a deviation of 1, roughly normal and never beyond 3.5: the sum of four even ones.
+    pub fn bell(&mut self) -> f64 {
+        let bits = self.bits();
+        let sum: f64 = (0..4).map(|i| f64::from((bits >> (16 * i)) as u16)).sum();
+        (sum / 65_536.0 - 2.0) * 1.732_050_8
+    }
+
     /// One of `choices`.
     pub fn pick<T: Copy, const N: usize>(&mut self, choices: [T; N]) -> T {
         const { assert!(N > 0) };
@@ -68,5 +91,21 @@ mod tests {
         }
         assert!(seen.iter().all(|n| *n > 800), "{seen:?}");
         assert_eq!(rng.below(0), 0);
+    }
+
+    #[test]
+    fn ranges_and_bells_have_the_shape_they_claim() {
+        let mut rng = Rng::new(9);
+        let drawn: Vec<i64> = (0..2000).map(|_| rng.between(-2, 2)).collect();
+        assert!((-2..=2).all(|n| drawn.iter().filter(|d| **d == n).count() > 300));
+        assert_eq!(rng.between(5, 1), 5);
+        let bells: Vec<f64> = (0..20_000).map(|_| rng.bell()).collect();
+        let mean = bells.iter().sum::<f64>() / 20_000.0;
+        let spread = (bells.iter().map(|b| b * b).sum::<f64>() / 20_000.0).sqrt();
+        assert!(
+            mean.abs() < 0.03 && (spread - 1.0).abs() < 0.03,
+            "{mean} {spread}"
+        );
+        assert!((0..1000).all(|_| (0.0..1.0).contains(&rng.unit())));
     }
 }

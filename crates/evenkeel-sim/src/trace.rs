@@ -2,18 +2,20 @@
 //! world. This is all the checkers may see.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use evenkeel_core::Timestamp;
 use serde_json::Value;
 
-use crate::Config;
+use crate::fault::{BenignKind, FaultKind, TelemetryKind};
+use crate::scenario::Scenario;
 
 /// An entry of the virtual ledger.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Its time, as written.
     pub at: Timestamp,
+    /// When it became durable, in milliseconds since the run began, whatever any clock says.
+    pub elapsed: i64,
     /// Its action, as written.
     pub action: &'static str,
     /// Its result, as written.
@@ -49,6 +51,8 @@ pub enum Boundary {
     AfterEffect,
     /// It was stopped in an orderly way, with the cycle parked.
     Stopped,
+    /// Killed from outside, whatever it was at.
+    Killed,
 }
 
 /// How much of a step really happened.
@@ -76,10 +80,16 @@ pub enum Fact {
         step: usize,
         /// What was carried out.
         action: &'static str,
+        /// It changes something.
+        changes: bool,
         /// Running it twice does no more than running it once.
         repeatable: bool,
         /// How much of it happened.
         extent: Extent,
+        /// The services that it interrupts.
+        interrupts: Vec<String>,
+        /// The services that were down when it began.
+        down: Vec<String>,
     },
     /// The signal was read again.
     Looked {
@@ -91,6 +101,8 @@ pub enum Fact {
         /// It stayed normal.
         normal: bool,
     },
+    /// Somebody begins to take changes back.
+    RollbackBegan,
     /// Changes were taken back.
     RolledBack {
         /// The target is as it was when the attempt's snapshot was made (keys that others changed set aside).
@@ -106,12 +118,86 @@ pub enum Fact {
     /// Somebody else changed the target.
     Meddled {
         /// The key.
-        key: &'static str,
+        key: String,
     },
-    /// The clock was set back.
-    ClockSetBack {
-        /// By this much.
+    /// The wall clock was set.
+    ClockSet {
+        /// By so many milliseconds; negative is back.
         by_ms: i64,
+    },
+    /// The cause of a fault began.
+    FaultBegan {
+        /// Its index in the scenario.
+        fault: usize,
+        /// What it is.
+        kind: FaultKind,
+        /// The service that it strikes.
+        service: &'static str,
+    },
+    /// The cause of a fault is gone.
+    FaultEnded {
+        /// Its index in the scenario.
+        fault: usize,
+    },
+    /// Something that is no fault.
+    Benign {
+        /// What.
+        kind: BenignKind,
+        /// Where.
+        service: &'static str,
+    },
+    /// Measurements of a service are at fault from here on.
+    TelemetryBegan {
+        /// How.
+        kind: TelemetryKind,
+    },
+    /// They are right again.
+    TelemetryEnded {
+        /// How they were not.
+        kind: TelemetryKind,
+    },
+    /// The ledger's disk takes nothing from here on.
+    DiskFull,
+    /// It does again.
+    DiskFree,
+    /// The file `PAUSE` came or went.
+    PauseFile {
+        /// It is there now.
+        there: bool,
+    },
+    /// A person answered a request for approval, and it counted.
+    Answered {
+        /// The request.
+        id: String,
+        /// They said yes to what was asked.
+        yes: bool,
+    },
+    /// A person's answer did not count.
+    AnswerRefused {
+        /// The request.
+        id: String,
+    },
+    /// What had to wait was looked at again, and is still there.
+    StillThere {
+        /// What and where.
+        key: String,
+    },
+    /// What is to become of an anomaly is about to be decided.
+    Deciding {
+        /// Services that are down, though nothing that they need is.
+        roots_down: usize,
+    },
+    /// The ledger refused a record.
+    LedgerRefused,
+    /// The detectors found something that may be acted on.
+    Raised {
+        /// What and where, as they name it.
+        key: String,
+    },
+    /// The detectors noted something that is never acted on.
+    Noted {
+        /// What kind.
+        kind: String,
     },
     /// The healer died.
     Died {
@@ -125,6 +211,11 @@ pub enum Fact {
         /// All it knew before and all it knows now, as JSON, when that is not the same.
         differs: Option<(String, String)>,
     },
+    /// The run is over, and the target was compared with how it was before.
+    LeftAs {
+        /// Nothing is different.
+        as_before: bool,
+    },
     /// The driver stopped after its own bound of turns: a cycle did not end.
     GaveUp,
 }
@@ -136,6 +227,8 @@ pub enum Item {
     Entry(Entry),
     /// Something happened in the world.
     World {
+        /// When, in milliseconds since the run began, whatever any clock says.
+        at: i64,
         /// The cycle it happened for; empty between cycles.
         workflow: String,
         /// What.
@@ -144,7 +237,7 @@ pub enum Item {
 }
 
 /// The limits of one run, as the driver was configured; what the ledger says of them is compared with this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Failed attempts before an advisor is asked.
     pub max_attempts: u32,
@@ -154,40 +247,47 @@ pub struct Limits {
     pub settle_ms: u64,
     /// Recurrence window, in milliseconds.
     pub recurrence_window_ms: i64,
+    /// `shadow`, `approve` or `auto`.
+    pub mode: &'static str,
+    /// Heals an hour and a day, in all and for one service.
+    pub heals: [u32; 4],
+    /// Interruptions of one service an hour.
+    pub interruptions: u32,
+    /// Failed cycles in a row after which nothing is done until a person says so.
+    pub breaker_cycles: u32,
+    /// How many roots of trouble are more than a healer should touch.
+    pub storm_services: u32,
+    /// Cycles for one anomaly within a day after which it flaps.
+    pub flaps: u32,
+    /// How long an anomaly must be away before it is a new one, in milliseconds.
+    pub quiet_ms: i64,
+    /// Longest time until the last step of an attempt begins, in milliseconds.
+    pub attempt_ms: i64,
+    /// Least instances up, most percent down, most down.
+    pub capacity: [u32; 3],
+    /// Minutes of the day, UTC, between which nothing is done.
+    pub maintenance: Option<(i64, i64)>,
 }
 
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// The seed it came from.
-    pub seed: u64,
-    /// How it was configured.
-    pub config: Config,
+    /// What was run.
+    pub scenario: Scenario,
     /// Its limits.
     pub limits: Limits,
     /// What happened, in order.
     pub items: Vec<Item>,
     /// Why the ledger could not be replayed, if that happened.
     pub unreadable: Option<String>,
+    /// Checks of the watchdog.
+    pub checks: u64,
 }
 
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {} with {:?}", self.seed, self.config)?;
-        writeln!(f, "{:?}", self.limits)?;
-        for (i, item) in self.items.iter().enumerate() {
-            match item {
-                Item::Entry(e) => {
-                    writeln!(f, "{i:4} {} {} {}: {}", e.at, e.action, e.result, e.text)?;
-                }
-                Item::World { workflow, fact } => {
-                    writeln!(f, "{i:4}     world [{workflow}] {fact:?}")?;
-                }
-            }
-        }
-        match &self.unreadable {
-            Some(e) => writeln!(f, "the ledger cannot be replayed: {e}"),
-            None => Ok(()),
-        }
+impl Trace {
+    /// Cycles that were opened.
+    pub fn cycles(&self) -> u64 {
+        let opened = |item: &&Item| matches!(item, Item::Entry(e) if e.event() == "opened");
+        self.items.iter().filter(opened).count() as u64
     }
 }

@@ -1,42 +1,116 @@
-//! A small world with faults: it answers each effect with an event, sometimes truthfully, and keeps a truth of its
-//! own that the healer never sees.
+//! The world: services with causes in their state, a clock of its own, and everything that happens by itself. It
+//! decides nothing for the healer; what is done to it comes in through [`World::answer`].
 //!
-//! It may use the core's types to speak with the healer; it decides nothing for it.
+//! Time goes from one happening to the next; between two of them everything follows from formulas
+//! ([`service::Service::seen`]), so that quiet weeks cost nothing.
 
+mod advisor;
+mod causes;
+mod effects;
+mod guards;
+mod happen;
+mod person;
 pub mod plans;
+mod prepare;
+pub mod script;
+pub mod service;
 pub mod target;
+pub mod telemetry;
+pub mod verify;
 
-use evenkeel_core::cycle::{Cycle, Rules};
-use evenkeel_core::event::{Advice, AlertRef, Event, SnapshotRef, Trigger, Verification};
-use evenkeel_core::playbook::plan::ChosenBy;
-use evenkeel_core::playbook::{Prepared, RollbackOutcome, StepOutcome};
-use evenkeel_core::{Anomaly, AnomalyType, Effect, Severity, Timestamp};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::rc::Rc;
 
+use evenkeel_core::Timestamp;
+use evenkeel_core::cycle::Cycle;
+use evenkeel_core::order::Order;
+
+use crate::fault::TelemetryKind;
 use crate::odds::Odds;
 use crate::rng::Rng;
-use crate::trace::{Extent, Fact, Item};
-use target::Target;
+use crate::scenario::Scenario;
+use crate::trace::{Fact, Item};
+use causes::Cause;
+use happen::Happening;
+use script::Script;
+use service::{InForce, Life, Service, Strain};
+use target::{Ground, Target};
 
-/// Most deaths of the healer in one run, so that every run ends.
+/// The wall clock when a run begins, in milliseconds since 1970.
+pub const EPOCH_MS: i64 = 1_800_000_000_000;
+/// Most deaths of the healer at boundaries in one run, so that every run ends.
 pub const DEATHS_MAX: u32 = 14;
 /// Most orderly stops of the healer in one run.
 pub const PARKS_MAX: u32 = 5;
 
+/// What the supervisor of the services notices by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// A process ended.
+    Ended(usize),
+    /// A process is ready.
+    Ready(usize),
+}
+
+/// What happens to Evenkeel, as far as it has to do something about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToHealer {
+    /// It is killed, and gone for so many milliseconds.
+    Killed(i64),
+    /// A person wants a playbook run on a service.
+    HandRun(usize),
+    /// A person orders something.
+    Order(Order),
+    /// A person answers a request for approval.
+    Answer {
+        /// The request.
+        id: String,
+        /// What the person says they saw; nothing for a no.
+        binds: Option<String>,
+    },
+}
+
 /// The world.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// Chance.
+    scenario: Rc<Scenario>,
+    /// Chance, for whoever acts.
     pub rng: Rng,
+    /// Chance, for measurements: apart, so that more of them change nothing else.
+    pub noise: Rng,
     /// How unkind it is.
     pub odds: Odds,
-    /// The wall clock, which may be set back.
-    pub now: Timestamp,
-    /// What is healed.
-    pub target: Target,
+    /// Milliseconds since the run began, as nobody in it can know.
+    now: i64,
+    /// How far the wall clock has been set away from that.
+    clock_off: i64,
+    /// The services, in the scenario's order.
+    pub services: Vec<Service>,
+    /// Settings, and what commands leave behind.
+    pub ground: Ground,
+    causes: Vec<Cause>,
+    /// For each of the scenario's benign things whether it goes on.
+    jobs: Vec<bool>,
+    queue: BinaryHeap<Reverse<(i64, u32, Happening)>>,
     /// What happened, entries and facts.
     pub items: Vec<Item>,
+    /// What the supervisor noticed and nobody has asked for yet.
+    pub signals: Vec<Signal>,
+    /// What happened to Evenkeel and was not yet done.
+    pub to_healer: Vec<ToHealer>,
+    /// The file `PAUSE` is there.
+    pub pause_file: bool,
+    /// Requests for approval that a person will answer.
+    asked: Vec<(String, Option<String>)>,
+    /// The ledger's disk takes nothing.
+    pub disk_full: bool,
+    /// How measurements of each service are at fault.
+    pub telemetry: Vec<Option<TelemetryKind>>,
+    /// When anything changed last.
+    pub changed: i64,
+    /// What goes wrong on purpose.
+    pub script: Script,
     snapshots: BTreeMap<String, Target>,
     deaths: u32,
     parks: u32,
@@ -44,39 +118,80 @@ pub struct World {
 }
 
 impl World {
-    /// A world from a seed.
-    pub fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
-        let odds = Odds::draw(&mut rng);
-        Self {
-            rng,
-            odds,
-            now: Timestamp::from_millis(1_800_000_000_000),
-            target: Target::new(),
+    /// The world at the beginning of a scenario.
+    pub fn new(scenario: Rc<Scenario>) -> Self {
+        let ground = Ground::new();
+        let in_force = in_force(&ground);
+        let services = scenario
+            .services
+            .iter()
+            .enumerate()
+            .map(|(i, spec)| Service {
+                life: Life::Up,
+                process: 1 + i as u64,
+                started: 0,
+                in_force,
+                strain: Strain {
+                    errors: spec.error_share,
+                    ..Strain::NONE
+                },
+                leaked_mb: 0.0,
+                leaked_at: 0,
+                size: 1.0,
+                touched: 0,
+                counted: (0.0, 0.0),
+                counted_at: 0,
+            })
+            .collect::<Vec<_>>();
+        let mut world = Self {
+            rng: Rng::new(scenario.seed ^ 0x5eed),
+            noise: Rng::new(scenario.seed ^ 0x0015e),
+            odds: scenario.odds,
+            now: 0,
+            clock_off: 0,
+            telemetry: vec![None; services.len()],
+            services,
+            ground,
+            causes: vec![Cause::default(); scenario.faults.len()],
+            jobs: vec![false; scenario.benign.len()],
+            queue: BinaryHeap::new(),
             items: Vec::new(),
+            signals: Vec::new(),
+            to_healer: Vec::new(),
+            pause_file: false,
+            asked: Vec::new(),
+            disk_full: false,
+            changed: 0,
+            script: Script::default(),
             snapshots: BTreeMap::new(),
             deaths: 0,
             parks: 0,
             serial: 0,
-        }
+            scenario,
+        };
+        world.plan_ahead();
+        world
     }
 
-    /// The rules of this run's cycles.
-    pub fn rules(&mut self) -> Rules {
-        Rules {
-            max_attempts: self.rng.pick([1, 2, 3, 3]),
-            settle_ms: self.rng.pick([0, 30_000]),
-            retry_wait_ms: 5_000,
-            advisors: self.rng.pick([0, 1, 2]),
-            mode: evenkeel_core::Mode::Auto,
-            retry_wait_max_ms: 0,
-            breaker_cycles: u32::MAX,
-        }
+    /// The scenario it plays.
+    pub fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
+    /// Milliseconds since the run began.
+    pub fn elapsed(&self) -> i64 {
+        self.now
+    }
+
+    /// What the wall clock of Evenkeel's host says.
+    pub fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(EPOCH_MS + self.now + self.clock_off)
     }
 
     /// Writes a fact down.
     pub fn note(&mut self, workflow: &str, fact: Fact) {
         self.items.push(Item::World {
+            at: self.now,
             workflow: workflow.to_owned(),
             fact,
         });
@@ -96,17 +211,15 @@ impl World {
         parks
     }
 
-    /// Lets time pass; now and then somebody sets the clock back or changes the target.
+    /// Lets time pass while somebody acts; now and then the clock is set back or somebody else changes the target.
     pub fn pass(&mut self, millis: i64, workflow: &str) {
-        self.now = self.now.plus_millis(millis);
+        self.advance_to(self.now.saturating_add(millis.max(0)));
         if self.rng.chance(self.odds.clock_back) {
-            let by_ms = self.rng.pick([1_000, 60_000, 7_200_000]);
-            self.now = self.now.plus_millis(-by_ms);
-            self.note(workflow, Fact::ClockSetBack { by_ms });
+            let by_ms = -self.rng.pick([1_000, 60_000, 7_200_000]);
+            self.set_clock(by_ms, workflow);
         }
         if self.rng.chance(self.odds.meddles) {
-            let key = self.target.meddle(&mut self.rng);
-            self.note(workflow, Fact::Meddled { key });
+            self.meddle(workflow);
         }
     }
 
@@ -116,307 +229,37 @@ impl World {
         self.serial
     }
 
-    /// An anomaly somewhere; few kinds, so that they come back.
-    pub fn anomaly(&mut self) -> (Anomaly, Trigger) {
-        let kind = self
-            .rng
-            .pick([AnomalyType::ERROR_RATE_SPIKE, AnomalyType::MEMORY_GROWTH]);
-        let test = self.rng.pick(["Health Endpoint Load", "Concurrent API"]);
-        let trigger = self
-            .rng
-            .pick([Trigger::Watchdog, Trigger::Watchdog, Trigger::PostBoot]);
-        let anomaly = Anomaly {
-            kind: AnomalyType::known(kind),
-            severity: Severity::High,
-            current: 0.25,
-            threshold: 0.05,
-            details: String::new(),
-            unit: "ratio".to_owned(),
-            baseline: None,
-            test: Some(test.to_owned()),
-            series: None,
-            service: None,
-            since: self.now,
-            score: Some(5.0),
-            context: Value::Null,
-        };
-        (anomaly, trigger)
-    }
-
-    /// Carries an effect out and says what came of it. `Close` and `ConcludeRun` need nobody.
-    pub fn answer(&mut self, cycle: &Cycle, effect: &Effect) -> Event {
-        let id = cycle.workflow_id.as_str();
-        self.pass(100, id);
-        match effect {
-            Effect::TakeSnapshot => self.take_snapshot(id),
-            Effect::SelectPlaybook => self.select(),
-            Effect::PrepareStep { step } => self.prepare(cycle, *step),
-            Effect::RunStep { step } => self.run_step(cycle, *step),
-            Effect::Verify => self.verify(id),
-            Effect::Settle { for_ms } => {
-                self.pass(i64::try_from(*for_ms).unwrap_or(i64::MAX), id);
-                let normal = !self.rng.chance(self.odds.settle_breaks);
-                self.note(id, Fact::Watched { normal });
-                Event::Settled {
-                    stayed_normal: normal,
-                    details: String::new(),
-                }
-            }
-            Effect::RollBack => self.roll_back(cycle),
-            Effect::ConcludeRun => Event::RunConcluded,
-            Effect::WaitRetry { for_ms } => {
-                self.pass(i64::try_from(*for_ms).unwrap_or(i64::MAX), id);
-                Event::RetryDue {
-                    still_there: !self.rng.chance(self.odds.goes_away),
-                    details: String::new(),
-                }
-            }
-            // Nobody is there to be asked.
-            Effect::RequestApproval => Event::Refused {
-                reason: "it needs a person's approval".to_owned(),
-            },
-            Effect::Recheck => Event::Rechecked {
-                still_there: !self.rng.chance(self.odds.goes_away),
-                details: String::new(),
-            },
-            Effect::Advise { advisor } => self.advise(*advisor),
-            Effect::Alert => self.alert(id),
-            Effect::Close { outcome } => Event::Closed { outcome: *outcome },
-        }
-    }
-
-    fn take_snapshot(&mut self, workflow: &str) -> Event {
-        if self.rng.chance(self.odds.snapshot_fails) {
-            return Event::SnapshotFailed {
-                error: "no space left on device".to_owned(),
-            };
-        }
-        let id = format!("pre_heal_{}", self.serial());
-        self.target.forget_meddling();
-        self.snapshots.insert(id.clone(), self.target.clone());
-        self.note(workflow, Fact::SnapshotMade { id: id.clone() });
-        Event::SnapshotTaken {
-            guards: Vec::new(),
-            snapshot: SnapshotRef {
-                dir: format!("storage/snapshots/{id}"),
-                id,
-                bytes: 4096,
-                files: 2,
-            },
-        }
-    }
-
-    fn select(&mut self) -> Event {
-        if self.rng.chance(self.odds.no_playbook) {
-            return Event::NoPlaybook {
-                reason: "no playbook applies".to_owned(),
-            };
-        }
-        Event::PlaybookSelected {
-            plan: Box::new(plans::draw(&mut self.rng, &self.odds, ChosenBy::Mapping)),
-            passed_over: Vec::new(),
-            mode: evenkeel_core::Mode::Auto,
-        }
-    }
-
-    fn prepare(&mut self, cycle: &Cycle, step: usize) -> Event {
-        let Some(planned) = cycle.run().and_then(|r| r.plan.steps.get(step)) else {
-            return Event::StepRefused {
-                step,
-                error: "the plan has no such step".to_owned(),
-            };
-        };
-        if self.rng.chance(self.odds.skipped) {
-            return Event::StepSkipped {
-                step,
-                reason: "its condition does not hold".to_owned(),
-            };
-        }
-        if self.rng.chance(self.odds.refused) {
-            return Event::StepRefused {
-                step,
-                error: "an argument is out of bounds".to_owned(),
-            };
-        }
-        let (action, undo) = self.target.prepare(&planned.action);
-        Event::StepPrepared {
-            step,
-            prepared: Box::new(Prepared {
-                summary: action.name().to_owned(),
-                action,
-                undo,
-            }),
-        }
-    }
-
-    /// Runs a step; also called by drivers that are wrong on purpose.
-    pub fn run_step(&mut self, cycle: &Cycle, step: usize) -> Event {
-        let prepared = cycle
-            .run()
-            .and_then(|r| r.steps.iter().find(|s| s.step == step))
-            .and_then(|s| s.prepared.as_ref());
-        let Some(prepared) = prepared else {
-            return Event::StepFinished {
-                step,
-                outcome: said(false, "nothing was prepared"),
-            };
-        };
-        let fails = self.rng.chance(self.odds.step_fails);
-        let differs = self.rng.chance(self.odds.step_half);
-        let (extent, ok, message) = match (fails, differs) {
-            (false, false) => (Extent::Whole, true, "done"),
-            (false, true) => (Extent::Half, true, "done, it says"),
-            (true, false) => (Extent::Nothing, false, "timed out"),
-            (true, true) => (
-                self.rng.pick([Extent::Half, Extent::Whole]),
-                false,
-                "timed out",
-            ),
-        };
-        self.target.act(&prepared.action, extent);
-        self.note(
-            &cycle.workflow_id,
-            Fact::StepRan {
-                step,
-                action: prepared.action.name(),
-                repeatable: target::repeatable(&prepared.action),
-                extent,
-            },
-        );
-        if !ok {
-            self.pass(30_000, &cycle.workflow_id);
-        }
-        Event::StepFinished {
-            step,
-            outcome: said(ok, message),
-        }
-    }
-
-    fn verify(&mut self, workflow: &str) -> Event {
-        let passed = self.rng.chance(self.odds.passes);
-        let inconclusive = self.rng.chance(self.odds.inconclusive);
-        self.note(
-            workflow,
-            Fact::Looked {
-                normal: passed && !inconclusive,
-            },
-        );
-        Event::Verified {
-            verification: Box::new(Verification {
-                guards: Vec::new(),
-                passed,
-                verification_method: "stress_test_rerun".to_owned(),
-                subject: "Health Endpoint Load".to_owned(),
-                metric: "error_rate".to_owned(),
-                before: Some(0.25),
-                after: (!inconclusive).then_some(if passed { 0.0 } else { 0.25 }),
-                improvement: String::new(),
-                inconclusive,
-                details: String::new(),
-                duration_ms: 900,
-                context: Value::Null,
-            }),
-        }
-    }
-
-    fn roll_back(&mut self, cycle: &Cycle) -> Event {
-        let ops = cycle
-            .run()
-            .map(evenkeel_core::cycle::Run::undo_ops)
-            .unwrap_or_default();
-        // A rollback that breaks off does a part, none, or all of it, and then says that it failed.
-        let breaks = self.rng.chance(self.odds.rollback_fails);
-        let from = if breaks {
-            let n = u32::try_from(ops.len()).unwrap_or(0);
-            self.rng.below(n + 1) as usize
-        } else {
-            0
-        };
-        let errors = self.target.take_back(&ops[from..]);
-        let ok = errors.is_empty() && !breaks;
-        let complete = self.is_as_before(cycle);
-        self.note(
-            &cycle.workflow_id,
-            Fact::RolledBack {
-                complete,
-                said_ok: ok,
-            },
-        );
-        Event::RolledBack {
-            outcome: RollbackOutcome {
-                guards: Vec::new(),
-                ok,
-                restored: Vec::new(),
-                errors: if ok || !errors.is_empty() {
-                    errors
-                } else {
-                    vec!["the disk is full".to_owned()]
-                },
-            },
-        }
-    }
-
     /// Whether the target is as it was when the snapshot of the attempt under way was made.
     pub fn is_as_before(&self, cycle: &Cycle) -> bool {
         cycle
             .run()
             .and_then(|r| self.snapshots.get(&r.snapshot.as_ref()?.id))
-            .is_some_and(|before| self.target.same_as(before))
+            .is_some_and(|before| self.ground.same_as(before))
     }
 
-    fn advise(&mut self, advisor: u32) -> Event {
-        let name = format!("advisor_{advisor}");
-        if !self.rng.chance(self.odds.advice_good) {
-            let reason = self.rng.pick([
-                "no answer within its time",
-                "`rm -rf /` is not a known playbook",
-                "the answer is not JSON",
-            ]);
-            return Event::AdviceFailed {
-                advisor: name,
-                reason: reason.to_owned(),
-            };
-        }
-        let plan = plans::draw(&mut self.rng, &self.odds, ChosenBy::Advisor);
-        Event::Advised {
-            advice: Box::new(Advice {
-                advisor: name,
-                suggested_action: plan.playbook.clone(),
-                confidence: 0.5,
-                reasoning: String::new(),
-                recommended_config: BTreeMap::from([("size".to_owned(), json!(3))]),
-                plan,
-                guidance_file: None,
-            }),
-            mode: evenkeel_core::Mode::Auto,
-        }
+    /// The index of a service by its name.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.scenario.services.iter().position(|s| s.name == name)
     }
 
-    fn alert(&mut self, workflow: &str) -> Event {
-        let delivered = !self.rng.chance(self.odds.alert_lost);
-        self.note(workflow, Fact::Alerted { delivered });
-        let channel = vec!["mail".to_owned()];
-        Event::Alerted {
-            alert: if delivered {
-                AlertRef {
-                    delivered: channel,
-                    ..AlertRef::default()
-                }
-            } else {
-                AlertRef {
-                    failed: channel,
-                    ..AlertRef::default()
-                }
-            },
-        }
+    fn set_clock(&mut self, by_ms: i64, workflow: &str) {
+        self.clock_off += by_ms;
+        self.note(workflow, Fact::ClockSet { by_ms });
+    }
+
+    fn meddle(&mut self, workflow: &str) {
+        let key = self.ground.meddle(&mut self.rng);
+        self.note(workflow, Fact::Meddled { key });
     }
 }
 
-fn said(ok: bool, message: &str) -> StepOutcome {
-    StepOutcome {
-        ok,
-        message: message.to_owned(),
-        findings: Value::Null,
-        duration_ms: 10,
+/// What a process would read that starts now.
+fn in_force(ground: &Ground) -> InForce {
+    InForce {
+        workers: ground.number("workers"),
+        pool: ground.number("db_pool_size"),
+        rate_limit: ground.number("rate_limit"),
+        cache: ground.number("cache_max_entries"),
+        upstream_timeout_ms: ground.number("upstream_timeout_ms"),
     }
 }

@@ -268,6 +268,11 @@ pub enum PlaybookCommand {
         /// Files; the configured directory and the built-in ones when none is named
         files: Vec<PathBuf>,
     },
+    /// Put playbooks through everything that can go wrong while they run, in a simulated world
+    Test {
+        /// Files; the configured directory and the built-in ones when none is named
+        files: Vec<PathBuf>,
+    },
     /// Run one playbook against the configured target now: snapshot, steps, verification, rollback
     Run {
         /// Its name

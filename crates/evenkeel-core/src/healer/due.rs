@@ -167,6 +167,12 @@ impl Healer {
                         limits.cycle_timeout_s
                     ));
                 }
+                // A cycle that waited for a person may find that another has failed meanwhile.
+                if *effect == Effect::TakeSnapshot
+                    && let Some(reason) = self.stopped(by_hand)
+                {
+                    return refused(reason);
+                }
                 if *effect == Effect::TakeSnapshot && !by_hand {
                     let service = policy.topology.service_of(&cycle.anomaly);
                     if let Some(reason) = self.spent.used_up(now, limits, &policy.topology, service)
@@ -187,6 +193,21 @@ impl Healer {
             }
             _ => None,
         }
+    }
+
+    /// Why no attempt begins until a person says so: a rollback failed, or the breaker is open; the latter does not bind
+    /// a person's own order.
+    fn stopped(&self, by_hand: bool) -> Option<String> {
+        if let Some(id) = &self.stuck {
+            return Some(format!(
+                "the rollback of {id} failed; nothing is done until a person has put it in order and says: evenkeel unstick"
+            ));
+        }
+        let open = self.breaker.open.as_ref().filter(|_| !by_hand)?;
+        Some(format!(
+            "the breaker is open since {} ({})",
+            open.at, open.why
+        ))
     }
 
     /// The limit that forbids a step: time, interruptions, capacity (SAFETY 13).

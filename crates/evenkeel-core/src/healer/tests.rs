@@ -722,3 +722,33 @@ fn a_cycle_that_takes_too_long_ends_with_a_person() {
         id
     );
 }
+
+/// SAFETY 9, 15: what stands in the way is looked at again when a person's yes comes, not only when the cycle opened.
+#[test]
+fn a_cycle_that_waited_does_not_act_after_another_got_stuck() {
+    for breaker in [false, true] {
+        let mut limited = policy();
+        limited.limits.breaker_cycles = 1;
+        let mut b = Bench::new(limited);
+        b.tier = "tier_3";
+        b.heal("latency_spike").unwrap();
+        (b.tier, b.helps, b.undone) = ("tier_1", false, breaker);
+        b.heal("error_rate_spike").unwrap();
+        let other = if breaker {
+            Outcome::HumanAlert
+        } else {
+            Outcome::Stuck
+        };
+        assert_eq!(b.outcome("error_rate_spike"), other);
+        let acts = b.acts();
+        let (id, binds) = {
+            let (_, request) = b.healer.approvals().next().unwrap();
+            (request.id.clone(), request.binds.clone())
+        };
+        let (workflow, yes) = b.healer.approve(b.now, &id, &binds, "ann").unwrap();
+        b.take(&workflow, yes);
+        b.drive();
+        assert_eq!(b.acts(), acts, "breaker: {breaker}");
+        assert_eq!(b.outcome("latency_spike"), Outcome::HumanAlert);
+    }
+}

@@ -16,10 +16,6 @@ use crate::trace::{Extent, Fact};
 struct Attempt {
     /// A snapshot of this attempt is on record, and really exists.
     snapshot: bool,
-    /// A person chose the plan.
-    by_operator: bool,
-    /// The plan needs a person's approval.
-    needs_approval: bool,
     /// Recorded intents that were not yet acted on.
     intents: BTreeSet<usize>,
     /// Of each step of the plan, whether its failure ends the attempt.
@@ -41,7 +37,6 @@ struct Attempt {
 impl Attempt {
     /// A plan was chosen.
     fn takes(&mut self, plan: &Value) {
-        self.needs_approval = needs_approval(plan);
         self.ends_on_failure = ends_on_failure(plan);
     }
 }
@@ -53,11 +48,9 @@ impl Attempt {
 ///   unknown is looked at, and that is on record, before it runs again.
 /// - DESIGN 3: what a failed attempt changed is taken back before anything else acts, and before it is counted.
 /// - Nothing runs after a step whose failure ends the attempt.
-/// - What needs a person's approval does not run on anybody else's choice.
 pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
     let mut made: BTreeSet<&str> = BTreeSet::new();
     let mut snapshot_failed = false;
-    let mut operators_turn = false;
     let mut a = Attempt::default();
     let mut before = "";
     for (i, what) in story {
@@ -103,12 +96,6 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
                     i,
                     "nothing runs after a step whose failure ends the attempt",
                 );
-                found.expect(
-                    !a.needs_approval || a.by_operator,
-                    18,
-                    i,
-                    "what needs approval does not run without it",
-                );
                 let times = a.ran.entry(*step).or_default();
                 *times += 1;
                 found.expect(
@@ -127,13 +114,15 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
                 a.changed |= *extent != Extent::Nothing;
                 a.normal = false;
             }
-            What::Fact(Fact::RolledBack { .. }) => {
+            What::Fact(Fact::RollbackBegan) => {
                 let reason = [
                     "verified",
                     "settled",
                     "step_finished",
                     "step_refused",
                     "resumed",
+                    "released",
+                    "refused",
                 ];
                 found.expect(
                     reason.contains(&before),
@@ -146,7 +135,6 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
         }
         match what.event() {
             "opened" => {
-                operators_turn = payload["plan"].is_object();
                 a.ends_on_failure = ends_on_failure(&payload["plan"]);
             }
             "snapshot_taken" => {
@@ -154,9 +142,6 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
                 // Each snapshot serves one attempt.
                 a.snapshot = made.remove(id);
                 found.expect(a.snapshot, 8, i, "a snapshot on record exists");
-                // An operator's plan is in force from the first snapshot on.
-                a.by_operator = operators_turn;
-                operators_turn = false;
             }
             "snapshot_failed" => snapshot_failed = true,
             "playbook_selected" => a.takes(&payload["plan"]),
@@ -178,8 +163,7 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
                 // The look that a step of unknown outcome needs.
                 a.unknown.clear();
                 let v = &payload["verification"];
-                a.normal = v["passed"].as_bool() == Some(true)
-                    && v["inconclusive"].as_bool() == Some(false);
+                a.normal = super::proves(v);
             }
             "settled" => a.normal = payload["stayed_normal"].as_bool() == Some(true),
             "rolled_back" => {
@@ -212,10 +196,6 @@ pub(super) fn check(story: &Story<'_>, found: &mut Findings) {
             before = what.event();
         }
     }
-}
-
-fn needs_approval(plan: &Value) -> bool {
-    !matches!(plan["tier"].as_str(), Some("tier_1" | "tier_2"))
 }
 
 fn ends_on_failure(plan: &Value) -> Vec<bool> {

@@ -31,7 +31,8 @@ pub(super) fn within_rules(trace: &Trace, story: &Story<'_>, found: &mut Finding
                 );
                 chosen = number(&payload["prior_attempts"]);
             }
-            "playbook_selected" => {
+            // What is only worked out is no attempt.
+            "playbook_selected" if payload["mode"] != "shadow" => {
                 chosen = chosen.saturating_add(1);
                 found.expect(
                     chosen <= limits.max_attempts,
@@ -62,7 +63,12 @@ pub(super) fn within_rules(trace: &Trace, story: &Story<'_>, found: &mut Finding
 /// A closed cycle, as the checker remembers it.
 struct Past {
     closed_at: Timestamp,
+    /// A playbook ended it.
     resolved: bool,
+    /// It was gone at the end, however that came.
+    healed: bool,
+    /// When it was seen to be gone, after an end that was no fix.
+    cleared_at: Option<Timestamp>,
     /// Failed attempts at its end, the cycle's own count.
     failed: u32,
 }
@@ -74,9 +80,8 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
     // Failed attempts by anomaly type, and closed cycles by anomaly key.
     let mut failed: BTreeMap<String, u32> = BTreeMap::new();
     let mut past: BTreeMap<String, Past> = BTreeMap::new();
-    let mut kind = String::new();
-    let mut key = String::new();
-    let mut of_cycle = 0;
+    // Type, key and failed attempts of each cycle: several may wait for people at once.
+    let mut cycles: BTreeMap<&str, (String, String, u32)> = BTreeMap::new();
     for (i, item) in trace.items.iter().enumerate() {
         let entry = match item {
             Item::Entry(entry) => entry,
@@ -93,19 +98,32 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
         let payload = &entry.payload;
         match entry.event() {
             "opened" => {
-                text(&payload["anomaly"]["type"]).clone_into(&mut kind);
-                key = format!("{kind}/{}", text(&payload["anomaly"]["test"]));
+                let kind = text(&payload["anomaly"]["type"]).to_owned();
+                let key = super::key_of(&payload["anomaly"]);
                 let prior = number(&payload["prior_attempts"]);
                 let now = failed.get(&kind).copied().unwrap_or(0);
-                let by_hand = payload["plan"].is_object();
+                let by_hand = payload["trigger"] == "operator";
                 let recurs = past.get(&key).filter(|p| {
                     !by_hand
                         && p.resolved
                         && entry.at.millis_since(p.closed_at) < trace.limits.recurrence_window_ms
                 });
+                // What has been away for long enough is a new one, unless others of its type have not.
+                let quiet = trace.limits.quiet_ms;
+                let long_gone = |p: &Past| {
+                    p.healed
+                        || p.cleared_at
+                            .is_some_and(|c| entry.at.millis_since(c) >= quiet)
+                };
+                let of_type = past
+                    .iter()
+                    .filter(|(k, _)| k.split('/').next() == Some(&kind));
+                let is_new = payload["trigger"] == "watchdog"
+                    && past.get(&key).is_some_and(|p| !p.healed)
+                    && of_type.map(|(_, p)| p).all(long_gone);
                 let expected = match recurs {
-                    _ if by_hand => 0,
                     Some(p) => now.max(p.failed) + 1,
+                    None if is_new && prior == 0 => 0,
                     None => now,
                 };
                 found.expect(
@@ -114,28 +132,37 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
                     i,
                     "a fix that did not last has used up an attempt",
                 );
+                let refused = payload["refusal"].is_object();
                 found.expect(
-                    payload["recurrence_of"].is_string() == recurs.is_some(),
+                    payload["recurrence_of"].is_string() == (recurs.is_some() && !refused),
                     4,
                     i,
                     "a recurrence is called one",
                 );
-                if recurs.is_some() {
+                if recurs.is_some() && !refused || expected == 0 && !by_hand {
                     failed.insert(kind.clone(), expected);
                 }
-                of_cycle = expected;
+                cycles.insert(entry.workflow(), (kind, key, expected));
             }
-            "run_concluded" => match text(&payload["verdict"]) {
-                "passed" => {
-                    failed.remove(&kind);
+            "run_concluded" => {
+                let Some((kind, _, of_cycle)) = cycles.get_mut(entry.workflow()) else {
+                    continue;
+                };
+                match text(&payload["verdict"]) {
+                    "passed" => {
+                        failed.remove(kind);
+                    }
+                    _ if payload["chosen_by"] == "advisor" => {}
+                    _ => {
+                        *failed.entry(kind.clone()).or_default() += 1;
+                        *of_cycle += 1;
+                    }
                 }
-                _ if payload["chosen_by"] == "advisor" => {}
-                _ => {
-                    *failed.entry(kind.clone()).or_default() += 1;
-                    of_cycle += 1;
-                }
-            },
+            }
             "closed" => {
+                let Some((_, key, of_cycle)) = cycles.remove(entry.workflow()) else {
+                    continue;
+                };
                 found.expect(
                     payload["failed_attempts"] == of_cycle,
                     5,
@@ -147,6 +174,8 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
                     Past {
                         closed_at: entry.at,
                         resolved: text(&payload["ended"]).starts_with("resolved"),
+                        healed: payload["outcome"] == "success",
+                        cleared_at: None,
                         failed: of_cycle,
                     },
                 );
@@ -154,9 +183,13 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
             "" if entry.action == "anomaly_cleared" => {
                 let cleared = text(&payload["key"]);
                 // Attempts are counted by type; only the end of what no fix has ended speaks about them.
-                if payload["verified"] == true && past.get(cleared).is_some_and(|p| !p.resolved) {
-                    past.remove(cleared);
-                    failed.remove(cleared.split('/').next().unwrap_or(""));
+                if let Some(p) = past.get_mut(cleared).filter(|p| !p.resolved) {
+                    if payload["verified"] == true {
+                        past.remove(cleared);
+                        failed.remove(cleared.split('/').next().unwrap_or(""));
+                    } else {
+                        p.cleared_at = Some(entry.at);
+                    }
                 }
             }
             _ => {}

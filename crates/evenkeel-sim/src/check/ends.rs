@@ -1,8 +1,9 @@
 //! How cycles begin and end.
 
+use std::collections::BTreeMap;
+
 use super::{Findings, Story, What};
 use crate::trace::{Fact, Item, Trace};
-use crate::world::plans::{RETRIES_MAX, STEPS_MAX};
 
 /// Deaths in one cycle after which the healer may give up a rollback that never ends in a result: twice the three
 /// after which it no longer tries a step again.
@@ -40,7 +41,13 @@ pub(super) fn check(trace: &Trace, story: &Story<'_>, found: &mut Findings) {
     );
     let count = |name: &str| entries.iter().filter(|(_, w)| w.event() == name).count();
     found.expect(count("opened") == 1, 5, last, "a cycle is opened once");
-    found.expect(count("closed") > 0, 0, last, "every cycle ends");
+    // What waits for a person at the end of a run may wait on; nothing else may.
+    found.expect(
+        count("closed") > 0 || waits_for_people(trace, &entries),
+        0,
+        last,
+        "every cycle ends",
+    );
     found.expect(count("closed") <= 1, 0, last, "a cycle is closed once");
     found.expect(
         count("closed") == 0 || closing.event() == "closed",
@@ -49,7 +56,7 @@ pub(super) fn check(trace: &Trace, story: &Story<'_>, found: &mut Findings) {
         "nothing follows a closing entry",
     );
     found.expect(
-        entries.len() <= entries_max(trace, count("resumed")),
+        entries.len() <= entries_max(trace, story, count("resumed"), count("held")),
         0,
         last,
         "every cycle ends within its bound",
@@ -60,42 +67,105 @@ pub(super) fn check(trace: &Trace, story: &Story<'_>, found: &mut Findings) {
     }
 }
 
-/// At most one cycle is open at any time: one target, one healer.
-pub(super) fn one_at_a_time(trace: &Trace, found: &mut Findings) {
-    let mut open = "";
+/// SAFETY 7, 20: when the ledger takes nothing any more, people are told all the same.
+pub(super) fn without_ledger(trace: &Trace, found: &mut Findings) {
     for (i, item) in trace.items.iter().enumerate() {
-        match item {
-            Item::Entry(e) if e.event() == "opened" => {
-                found.expect(open.is_empty(), 15, i, "one cycle at a time");
-                open = e.workflow();
-            }
-            Item::Entry(e) if e.event() == "closed" => open = "",
-            Item::Entry(e) if !e.event().is_empty() => {
-                found.expect(
-                    e.workflow() == open,
-                    5,
-                    i,
-                    "an entry of a cycle that is not open",
-                );
-            }
-            _ => {}
+        if let Item::World {
+            fact: Fact::LedgerRefused,
+            ..
+        } = item
+        {
+            let next = trace.items.get(i + 1);
+            let told = matches!(
+                next,
+                Some(Item::World {
+                    fact: Fact::Alerted { .. },
+                    ..
+                })
+            );
+            found.expect(told, 20, i, "people are told that the ledger takes nothing");
         }
     }
 }
 
-fn acts(fact: &Fact) -> bool {
-    matches!(fact, Fact::StepRan { .. } | Fact::RolledBack { .. })
+/// At most one cycle is at work at any time: one target, one healer. Others may wait for people.
+pub(super) fn one_at_a_time(trace: &Trace, found: &mut Findings) {
+    // Cycles that are not closed, each with whether it waits for a person's answer.
+    let mut open: BTreeMap<&str, bool> = BTreeMap::new();
+    for (i, item) in trace.items.iter().enumerate() {
+        let Item::Entry(e) = item else { continue };
+        match e.event() {
+            "" => {}
+            "opened" => {
+                found.expect(
+                    open.values().all(|waits| *waits),
+                    15,
+                    i,
+                    "one cycle at a time",
+                );
+                open.insert(e.workflow(), false);
+            }
+            "closed" => {
+                open.remove(e.workflow());
+            }
+            event => {
+                let known = open.contains_key(e.workflow());
+                found.expect(known, 5, i, "an entry of a cycle that is not open");
+                if event == "approval_requested" {
+                    open.insert(e.workflow(), true);
+                } else if event == "step_prepared" && known {
+                    open.insert(e.workflow(), false);
+                    let busy = open.values().filter(|waits| !**waits).count();
+                    found.expect(busy == 1, 15, i, "one cycle acts at a time");
+                }
+            }
+        }
+    }
 }
 
-fn entries_max(trace: &Trace, resumed: usize) -> usize {
+/// Whether the newest of a cycle is that it waits: for an answer, for whoever holds it, or for a turn after either. A
+/// run that ends at the moment of a death leaves no time to go on.
+fn waits_for_people(trace: &Trace, entries: &[&(usize, What<'_>)]) -> bool {
+    let newest = entries
+        .iter()
+        .rev()
+        .map(|(_, w)| w.event())
+        .find(|e| !matches!(*e, "resumed" | "parked"))
+        .unwrap_or("");
+    let over = trace.scenario.end();
+    let in_time = entries.last().is_some_and(
+        |(_, w)| matches!(w, What::Entry(e) if over - e.elapsed < crate::fault::HOUR_MS),
+    );
+    in_time || matches!(newest, "approval_requested" | "held" | "approved")
+}
+
+fn acts(fact: &Fact) -> bool {
+    matches!(fact, Fact::StepRan { .. } | Fact::RollbackBegan)
+}
+
+fn entries_max(trace: &Trace, story: &Story<'_>, resumed: usize, held: usize) -> usize {
     let n = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     let runs = n(trace.limits.max_attempts) + n(trace.limits.advisors) + 1;
-    // Each try of a step is prepared and finished.
-    let steps = n(STEPS_MAX) * 2 * n(1 + RETRIES_MAX);
-    // Snapshot, selection, re-test, settling, rollback, conclusion, wait, advice.
-    let run = 8 + steps;
+    // Each try of a step is prepared and finished; how many steps and tries there are, the plans say.
+    let tries = |plan: &serde_json::Value| -> usize {
+        let steps = plan["steps"].as_array();
+        let of = |s: &serde_json::Value| {
+            1 + usize::try_from(s["retries"].as_u64().unwrap_or(0)).unwrap_or(0)
+        };
+        steps.into_iter().flatten().map(of).sum()
+    };
+    let steps = story
+        .iter()
+        .map(|(_, w)| {
+            let p = w.payload();
+            tries(&p["plan"]).max(tries(&p["advice"]["plan"]))
+        })
+        .max()
+        .unwrap_or(0);
+    // Snapshot, selection, request, answer, look, re-test, settling, rollback, conclusion, wait, advice.
+    let run = 11 + 2 * steps;
     // After a stop: parked, resumed, and what was under way once more (a probe and a step, or re-test and settling).
-    runs * run + 3 + 5 * resumed
+    runs * run + 3 + 6 * resumed + 5 * held
 }
 
 fn how_it_ended(
@@ -108,7 +178,7 @@ fn how_it_ended(
     let ended = closing.payload()["ended"].as_str().unwrap_or("");
     let healed = match ended {
         "resolved" | "resolved_with_advice" | "cleared" => true,
-        "human_alert" | "stuck" => false,
+        "human_alert" | "stuck" | "shadow" => false,
         _ => {
             found.expect(false, 0, last, "a cycle ends in a way that is known");
             return;
@@ -116,7 +186,12 @@ fn how_it_ended(
     };
     let outcome = closing.payload()["outcome"].as_str();
     found.expect(
-        outcome == Some(if healed { "success" } else { "failed" }),
+        outcome
+            == Some(match ended {
+                "shadow" => "skipped",
+                _ if healed => "success",
+                _ => "failed",
+            }),
         0,
         last,
         "the closing entry's outcome is its end",
@@ -127,7 +202,9 @@ fn how_it_ended(
             _ => None,
         })
     };
-    if !healed {
+    // Whoever said no knows.
+    let denied = story.iter().any(|(_, w)| w.event() == "denied");
+    if !healed && !denied {
         let tried = last_fact(|f| matches!(f, Fact::Alerted { .. }));
         found.expect(
             tried.is_some(),
@@ -200,8 +277,7 @@ fn what_the_world_said(story: &Story<'_>, found: &mut Findings) {
         match what.event() {
             "verified" => {
                 let v = &payload["verification"];
-                let normal = v["passed"].as_bool() == Some(true)
-                    && v["inconclusive"].as_bool() == Some(false);
+                let normal = super::proves(v);
                 found.expect(looked == Some(normal), 10, *i, "a re-test is what it was");
                 let result = if normal { "success" } else { "failed" };
                 let written = matches!(what, What::Entry(e) if e.result == result);

@@ -1,4 +1,4 @@
-//! Plans for a simulated attempt: a few steps of every kind that matters to the healer (relative and absolute
+//! Plans that a user might have made up: a few steps of every kind that matters to the healer (relative and absolute
 //! changes, stops, steps that change nothing, steps that must not run twice).
 
 use std::collections::BTreeMap;
@@ -10,9 +10,10 @@ use evenkeel_core::playbook::plan::ChosenBy;
 use evenkeel_core::playbook::{Action, OnFailure, Plan, PlannedStep, Risk, Tier, UndoKind};
 use serde_json::json;
 
-use super::target;
+use super::target::OWN_KEYS;
 use crate::odds::Odds;
 use crate::rng::Rng;
+use crate::scenario::Scenario;
 
 /// Most steps of a plan here.
 pub const STEPS_MAX: u32 = 4;
@@ -20,7 +21,7 @@ pub const STEPS_MAX: u32 = 4;
 pub const RETRIES_MAX: u32 = 2;
 
 /// Draws a plan.
-pub fn draw(rng: &mut Rng, odds: &Odds, chosen_by: ChosenBy) -> Plan {
+pub fn draw(rng: &mut Rng, odds: &Odds, scenario: &Scenario, chosen_by: ChosenBy) -> Plan {
     // A playbook without steps cannot be written, but the state machine must not fall over one.
     let steps = rng.pick([0, 1, 1, 2, 2, 3, STEPS_MAX]);
     let tier = if rng.chance(odds.needs_approval) {
@@ -34,13 +35,13 @@ pub fn draw(rng: &mut Rng, odds: &Odds, chosen_by: ChosenBy) -> Plan {
         risk: Risk::Low,
         tier,
         params: BTreeMap::new(),
-        steps: (0..steps).map(|i| step(rng, i)).collect(),
+        steps: (0..steps).map(|i| step(rng, scenario, i)).collect(),
         verify: None,
     }
 }
 
-fn step(rng: &mut Rng, index: u32) -> PlannedStep {
-    let action = action(rng);
+fn step(rng: &mut Rng, scenario: &Scenario, index: u32) -> PlannedStep {
+    let action = action(rng, scenario);
     PlannedStep {
         id: format!("step_{index}"),
         when: None,
@@ -51,32 +52,34 @@ fn step(rng: &mut Rng, index: u32) -> PlannedStep {
             Action::WaitReady(_) => UndoKind::NoneNeeded,
             _ => UndoKind::Reversible,
         },
-        idempotent: target::repeatable(&action),
+        idempotent: !matches!(action, Action::RunCommand(_)),
         action,
     }
 }
 
-fn action(rng: &mut Rng) -> Action {
+fn action(rng: &mut Rng, scenario: &Scenario) -> Action {
+    let count = u32::try_from(scenario.services.len()).unwrap_or(1);
+    let service = scenario.services[rng.below(count) as usize].name;
     match rng.below(5) {
         0 => Action::SetTunable(SetTunableArgs {
-            name: rng.pick(target::CONFIG).to_owned(),
+            name: rng.pick(["workers", "db_pool_size"]).to_owned(),
             to: None,
             factor: Some(json!(2)),
             at_least: None,
         }),
         1 => Action::SetConfig(SetConfigArgs {
             file: "app.toml".to_owned(),
-            set: target::CONFIG
+            set: OWN_KEYS
                 .iter()
                 .map(|key| ((*key).to_owned(), json!(10 + rng.below(50))))
                 .collect(),
         }),
         2 => Action::Stop(StopArgs {
-            services: Services::One(rng.pick(target::SERVICES).to_owned()),
+            services: Services::One(service.to_owned()),
             graceful_ms: 5_000,
         }),
         3 => Action::RunCommand(RunCommandArgs {
-            argv: vec!["grow".to_owned(), target::COUNTER.to_owned()],
+            argv: vec!["grow".to_owned(), "shards".to_owned()],
             shell: None,
             cwd: None,
             env: BTreeMap::new(),

@@ -1,114 +1,138 @@
-//! What is healed: configuration, services and one thing that a command makes larger, as numbers under names. It
-//! does what a step really does, whole or half, and takes changes back as [`UndoOp`] promises.
+//! What acting changes and a rollback puts back: settings in a file, and things that only a program or a statement
+//! changes. Services are apart, in [`super::service`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use evenkeel_core::playbook::action::{Services, SetConfigArgs};
+use evenkeel_core::playbook::action::SetConfigArgs;
 use evenkeel_core::playbook::{Action, KeyChange, UndoOp};
 use serde_json::{Value, json};
 
 use crate::rng::Rng;
 use crate::trace::Extent;
 
-/// Configuration keys.
-pub const CONFIG: [&str; 2] = ["database.pool_size", "workers"];
-/// Services: 1 when up, 0 when down.
-pub const SERVICES: [&str; 2] = ["api", "worker"];
-/// What the command `grow` adds one to: twice is not once.
-pub const COUNTER: &str = "shards";
+/// Settings that playbooks know as tunables, with the values a healthy target was set up with.
+pub const TUNABLES: [(&str, i64); 10] = [
+    ("workers", 8),
+    ("queue", 32),
+    ("db_pool_size", 10),
+    ("db_pool_timeout_s", 5),
+    ("rate_limit", 100_000),
+    ("rate_limit_burst", 100),
+    ("cache_max_entries", 1_000),
+    ("upstream_timeout_ms", 10_000),
+    ("chat_max_concurrent", 8),
+    ("governance_cache_entries", 256),
+];
+/// The file they stand in.
+pub const FILE: &str = "/srv/app/app.toml";
+/// Keys of that file that plans of the user set at once, and that nobody uses.
+pub const OWN_KEYS: [&str; 2] = ["feature.one", "feature.two"];
 
-/// The state of the target.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The state of the target, as far as it is changed by acting.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    state: BTreeMap<&'static str, i64>,
-    meddled: BTreeSet<&'static str>,
-    foreign: i64,
+    /// Settings by key.
+    pub settings: BTreeMap<String, Value>,
+    /// How often a program or a statement was run whose effect only it knows, less how often it was taken back.
+    pub marks: BTreeMap<String, i64>,
+    /// Services that a step stopped and nobody started since.
+    pub held: BTreeSet<usize>,
 }
 
-impl Target {
+/// A target with what is needed to change it and to take changes back.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// As it is.
+    pub target: Target,
+    meddled: BTreeSet<String>,
+    /// Marks that nothing takes back: whoever wrote the plan said so.
+    for_good: BTreeSet<String>,
+    foreign: i64,
+    /// What a text that takes something back puts back: the mark, and its value then.
+    undo_book: BTreeMap<String, (String, i64)>,
+}
+
+impl Ground {
     /// A healthy one.
     pub fn new() -> Self {
+        let settings = TUNABLES
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), json!(value)))
+            .chain(OWN_KEYS.iter().map(|key| ((*key).to_owned(), json!(1))))
+            .collect();
         Self {
-            state: BTreeMap::from([
-                (CONFIG[0], 2),
-                (CONFIG[1], 4),
-                (SERVICES[0], 1),
-                (SERVICES[1], 1),
-                (COUNTER, 1),
-            ]),
+            target: Target {
+                settings,
+                marks: BTreeMap::new(),
+                held: BTreeSet::new(),
+            },
             meddled: BTreeSet::new(),
+            for_good: BTreeSet::new(),
             foreign: 1_000_000,
+            undo_book: BTreeMap::new(),
         }
     }
 
-    /// Whether nothing is different, but for what others changed.
-    pub fn same_as(&self, other: &Self) -> bool {
-        self.state
-            .iter()
-            .filter(|(k, _)| !self.meddled.contains(*k))
-            .all(|(k, v)| other.state.get(k) == Some(v))
+    /// A setting as a number; 0 when it is none.
+    pub fn number(&self, key: &str) -> i64 {
+        self.target
+            .settings
+            .get(key)
+            .and_then(Value::as_i64)
+            .unwrap_or(0)
     }
 
-    /// Somebody else changes a configuration key to a value that nobody else would choose.
-    pub fn meddle(&mut self, rng: &mut Rng) -> &'static str {
-        let key = rng.pick(CONFIG);
+    /// Whether nothing is different, but for what others changed.
+    pub fn same_as(&self, other: &Target) -> bool {
+        let zero = |map: &BTreeMap<String, i64>| {
+            map.iter()
+                .filter(|(k, n)| **n != 0 && !self.for_good.contains(*k))
+                .map(|(k, n)| (k.clone(), *n))
+                .collect::<Vec<_>>()
+        };
+        let settings_same = self
+            .target
+            .settings
+            .keys()
+            .chain(other.settings.keys())
+            .filter(|k| !self.meddled.contains(*k))
+            .all(|k| self.target.settings.get(k) == other.settings.get(k));
+        settings_same
+            && zero(&self.target.marks) == zero(&other.marks)
+            && self.target.held.is_subset(&other.held)
+    }
+
+    /// Somebody else changes a setting to a value that nobody else would choose.
+    pub fn meddle(&mut self, rng: &mut Rng) -> String {
+        let key = rng
+            .pick(["workers", "db_pool_size", OWN_KEYS[0]])
+            .to_owned();
         self.foreign += 1;
-        self.state.insert(key, self.foreign);
-        self.meddled.insert(key);
+        self.target
+            .settings
+            .insert(key.clone(), json!(self.foreign));
+        self.meddled.insert(key.clone());
         key
     }
 
-    /// From here on, what others changed so far counts as how things are.
+    /// From here on what others changed before is part of the state.
     pub fn forget_meddling(&mut self) {
         self.meddled.clear();
     }
 
-    /// Makes an action concrete against the present state, with its undo.
-    pub fn prepare(&self, action: &Action) -> (Action, Vec<UndoOp>) {
-        match action {
-            Action::SetTunable(a) => {
-                let factor = a.factor.as_ref().and_then(Value::as_i64).unwrap_or(1);
-                let now = self.value(&a.name);
-                let after = json!(now.wrapping_mul(factor) % 100_000 + 1);
-                self.prepare_config(BTreeMap::from([(a.name.clone(), after)]))
-            }
-            Action::SetConfig(a) => self.prepare_config(a.set.clone()),
-            Action::Stop(a) => {
-                let up: Vec<String> = names(&a.services)
-                    .into_iter()
-                    .filter(|s| self.value(s) == 1)
-                    .collect();
-                let undo = if up.is_empty() {
-                    Vec::new()
-                } else {
-                    vec![UndoOp::StartServices { services: up }]
-                };
-                (action.clone(), undo)
-            }
-            Action::RunCommand(_) => {
-                let before = self.value(COUNTER).to_string();
-                let undo = UndoOp::Command {
-                    argv: vec!["shrink".to_owned(), before],
-                    cwd: PathBuf::from("/srv/app"),
-                };
-                (action.clone(), vec![undo])
-            }
-            other => (other.clone(), Vec::new()),
-        }
-    }
-
-    fn prepare_config(&self, set: BTreeMap<String, Value>) -> (Action, Vec<UndoOp>) {
+    /// A change of settings, with its undo.
+    pub fn prepare_config(&self, set: BTreeMap<String, Value>) -> (Action, Vec<UndoOp>) {
         let keys = set
             .iter()
             .map(|(key, after)| KeyChange {
                 key: key.clone(),
-                before: Some(json!(self.value(key))),
+                before: self.target.settings.get(key).cloned(),
                 after: after.clone(),
             })
             .collect();
         let undo = UndoOp::RestoreKeys {
-            file: PathBuf::from("/srv/app/app.toml"),
+            file: PathBuf::from(FILE),
             keys,
         };
         let args = SetConfigArgs {
@@ -118,99 +142,87 @@ impl Target {
         (Action::SetConfig(args), vec![undo])
     }
 
-    /// Does what a prepared action does.
-    pub fn act(&mut self, action: &Action, extent: Extent) {
-        if extent == Extent::Nothing {
-            return;
-        }
-        match action {
-            Action::SetConfig(a) => {
-                let n = if extent == Extent::Half {
-                    a.set.len().div_ceil(2)
-                } else {
-                    a.set.len()
-                };
-                for (key, value) in a.set.iter().take(n) {
-                    self.put(key, value.as_i64().unwrap_or(0));
-                }
-            }
-            // Half a stop is a stop that was not noticed.
-            Action::Stop(a) => {
-                for service in names(&a.services) {
-                    self.put(&service, 0);
-                }
-            }
-            Action::RunCommand(_) => self.put(COUNTER, self.value(COUNTER) + 1),
-            _ => {}
+    /// Sets keys, or a part of them.
+    pub fn set(&mut self, set: &BTreeMap<String, Value>, extent: Extent) {
+        let n = match extent {
+            Extent::Nothing => 0,
+            Extent::Half => set.len().div_ceil(2),
+            Extent::Whole => set.len(),
+        };
+        for (key, value) in set.iter().take(n) {
+            self.target.settings.insert(key.clone(), value.clone());
         }
     }
 
-    /// Takes changes back, the last one first, as the edge does; what could not be taken back is returned. `ops` are
-    /// in the order in which the steps ran.
+    /// Remembers what `undo` would put `mark` back to.
+    pub fn promise(&mut self, mark: &str, undo: String) {
+        let now = self.target.marks.get(mark).copied().unwrap_or(0);
+        self.undo_book.insert(undo, (mark.to_owned(), now));
+    }
+
+    /// Nothing takes this mark back.
+    pub fn is_for_good(&mut self, mark: String) {
+        self.for_good.insert(mark);
+    }
+
+    /// The target has a setting of this name, at least from now on.
+    pub fn have(&mut self, name: &str) {
+        let settings = &mut self.target.settings;
+        settings.entry(name.to_owned()).or_insert(json!(10));
+    }
+
+    /// Does what only the program itself knows.
+    pub fn leave_mark(&mut self, mark: &str) {
+        *self.target.marks.entry(mark.to_owned()).or_default() += 1;
+    }
+
+    /// Takes settings and marks back, the last one first, as the edge does; what could not be taken back is
+    /// returned. `ops` are in the order in which the steps ran.
     pub fn take_back(&mut self, ops: &[UndoOp]) -> Vec<String> {
         let mut errors = Vec::new();
         // A key goes back to where its chain of changes began, if it holds any value that is ours.
-        let mut chains: BTreeMap<&str, Vec<Option<i64>>> = BTreeMap::new();
+        let mut chains: BTreeMap<&str, Vec<Option<&Value>>> = BTreeMap::new();
         for op in ops {
             if let UndoOp::RestoreKeys { keys, .. } = op {
                 for change in keys {
-                    let ours = [
-                        change.before.as_ref().and_then(Value::as_i64),
-                        change.after.as_i64(),
-                    ];
+                    let ours = [change.before.as_ref(), Some(&change.after)];
                     chains.entry(&change.key).or_default().extend(ours);
                 }
             }
         }
         for (key, ours) in chains {
-            if ours.contains(&Some(self.value(key))) {
-                self.put(key, ours.first().copied().flatten().unwrap_or(0));
+            if ours.contains(&self.target.settings.get(key)) {
+                match ours.first().copied().flatten() {
+                    Some(value) => {
+                        self.target.settings.insert(key.to_owned(), value.clone());
+                    }
+                    None => {
+                        self.target.settings.remove(key);
+                    }
+                }
             } else {
                 errors.push(format!("{key} was changed by somebody else"));
             }
         }
         for op in ops.iter().rev() {
-            match op {
-                UndoOp::StartServices { services } => {
-                    for service in services {
-                        self.put(service, 1);
-                    }
+            let text = match op {
+                UndoOp::Sql { statement } => statement.clone(),
+                UndoOp::Command { argv, .. } => argv.join(" "),
+                _ => continue,
+            };
+            match self.undo_book.get(&text) {
+                Some((mark, before)) => {
+                    self.target.marks.insert(mark.clone(), *before);
                 }
-                UndoOp::Command { argv, .. } => {
-                    let before = argv.get(1).and_then(|v| v.parse().ok());
-                    self.put(COUNTER, before.unwrap_or(0));
-                }
-                _ => {}
+                None => errors.push(format!("`{text}` takes back nothing that is known")),
             }
         }
         errors
     }
-
-    fn value(&self, key: &str) -> i64 {
-        self.state.get(key).copied().unwrap_or(0)
-    }
-
-    fn put(&mut self, key: &str, value: i64) {
-        if let Some(slot) = self.state.get_mut(key) {
-            *slot = value;
-        }
-    }
 }
 
-impl Default for Target {
+impl Default for Ground {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Whether doing it twice is doing it once: the world's own view, which plans copy and the checkers rely on.
-pub fn repeatable(action: &Action) -> bool {
-    !matches!(action, Action::RunCommand(_))
-}
-
-fn names(services: &Services) -> Vec<String> {
-    match services {
-        Services::One(name) => vec![name.clone()],
-        Services::Many(names) => names.clone(),
     }
 }

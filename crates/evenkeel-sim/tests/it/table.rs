@@ -1,28 +1,45 @@
 //! The table of transitions under events in any order, not only those that a world would send.
 
 use evenkeel_core::cycle::{CRASHES_MAX, Cycle, Outcome, Phase};
-use evenkeel_core::event::{AlertRef, Event, Stamped};
+use evenkeel_core::event::{AlertRef, Event, Stamped, Trigger};
 use evenkeel_core::healer::{Healer, HealerEvent};
 use evenkeel_core::playbook::RollbackOutcome;
 use evenkeel_core::playbook::plan::ChosenBy;
 use evenkeel_core::{Effect, Timestamp, record};
 use evenkeel_sim::rng::Rng;
 use evenkeel_sim::world::{World, plans};
+use evenkeel_sim::{Config, Scenario};
 use proptest::prelude::*;
+use serde_json::json;
+use std::rc::Rc;
 
 const AT: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
+fn world(seed: u64) -> World {
+    World::new(Rc::new(Scenario::draw(seed, &Config::default())))
+}
+
 /// An opening, as some world would send it.
 fn opening(seed: u64) -> Event {
-    let mut world = World::new(seed);
-    let (anomaly, trigger) = world.anomaly();
+    let mut world = world(seed);
     let odds = world.odds;
     let by_hand = world.rng.chance(200);
-    let plan = by_hand.then(|| Box::new(plans::draw(&mut world.rng, &odds, ChosenBy::Operator)));
+    let scenario = world.scenario().clone();
+    let plan = by_hand.then(|| {
+        Box::new(plans::draw(
+            &mut world.rng,
+            &odds,
+            &scenario,
+            ChosenBy::Operator,
+        ))
+    });
+    let anomaly = json!({
+        "type": world.rng.pick(["error_rate_spike", "target_down"]), "severity": "high", "current": 0.2,
+        "threshold": 0.05, "details": "", "service": "api", "since": "2026-01-31T12:00:00Z"});
     Event::Opened {
-        anomaly: Box::new(anomaly),
-        trigger,
-        rules: world.rules(),
+        anomaly: Box::new(serde_json::from_value(anomaly).expect("an anomaly")),
+        trigger: world.rng.pick([Trigger::Watchdog, Trigger::PostBoot]),
+        rules: scenario.rules,
         prior_attempts: world.rng.below(4),
         recurrence_of: world.rng.chance(300).then(|| "wf_0".to_owned()),
         plan,
@@ -32,7 +49,7 @@ fn opening(seed: u64) -> Event {
 
 /// Any event, whether it fits or not. `turn` 0 to 9 gives an answer that fits, if there is one.
 fn any_event(cycle: &Cycle, seed: u64, turn: u32) -> Event {
-    let mut world = World::new(seed);
+    let mut world = world(seed);
     if turn < 10
         && let Some(effect) = cycle.effect()
     {

@@ -1,11 +1,12 @@
-//! `evenkeel playbook list|show|lint|run|schema`.
+//! `evenkeel playbook list|show|lint|test|run|schema`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use evenkeel_core::anomaly::{Anomaly, AnomalyType, Severity};
 use evenkeel_core::playbook::plan::ChosenBy;
-use evenkeel_core::playbook::{self, Plan, VerifyWith};
+use evenkeel_core::playbook::{self, Plan, Playbook, VerifyWith};
+use evenkeel_sim::rehearsal::rehearse;
 use serde_json::{Value, json};
 
 use super::check::configuration;
@@ -27,6 +28,7 @@ pub(super) fn playbook(global: &Global, command: PlaybookCommand) -> Result<Exit
         PlaybookCommand::List => list(global),
         PlaybookCommand::Show { name } => show(global, &name),
         PlaybookCommand::Lint { files } => lint(global, &files),
+        PlaybookCommand::Test { files } => test(global, &files),
         PlaybookCommand::Run {
             name,
             params,
@@ -149,6 +151,53 @@ fn lint(global: &Global, files: &[PathBuf]) -> Result<Exit, Failure> {
             problems.len()
         )))
     }
+}
+
+/// Each step failing, each step's result lost, a death after each record, a rollback that breaks off, a fix that does
+/// not help: in a simulated world, so nothing is touched.
+fn test(global: &Global, files: &[PathBuf]) -> Result<Exit, Failure> {
+    let chosen = if files.is_empty() {
+        known(global)?.into_iter().map(|k| k.playbook).collect()
+    } else {
+        read_all(files)?
+    };
+    let mut good = true;
+    for playbook in &chosen {
+        let rehearsal = rehearse(playbook).map_err(|e| Failure::usage(e.to_string()))?;
+        good &= rehearsal.is_good();
+        if global.json {
+            for case in &rehearsal.cases {
+                print(
+                    &json!({"playbook": rehearsal.playbook, "case": case.name, "ended": case.ended,
+                            "good": case.problems.is_empty(), "problems": case.problems})
+                    .to_string(),
+                );
+            }
+        } else {
+            print(&rehearsal.to_string());
+        }
+    }
+    Ok(if good { Exit::Healthy } else { Exit::Unhealed })
+}
+
+fn read_all(files: &[PathBuf]) -> Result<Vec<Playbook>, Failure> {
+    let tests: Vec<String> = Config::default()
+        .tests()
+        .into_iter()
+        .map(|t| t.name)
+        .collect();
+    files
+        .iter()
+        .map(|file| {
+            let shown = file.display().to_string();
+            let text = std::fs::read_to_string(file)
+                .map_err(|e| Failure::usage(format!("{shown}: {e}")))?;
+            playbooks::read(&shown, &text, &tests).map_err(|problems| {
+                let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                Failure::usage(told.join("\n"))
+            })
+        })
+        .collect()
 }
 
 fn run(global: &Global, name: &str, params: &[String], dry_run: bool) -> Result<Exit, Failure> {
