@@ -50,7 +50,10 @@ impl Tally {
             }
         }
         for v in violations {
-            let (_, times) = self.broken.entry(v.rule).or_insert((trace.scenario.seed, 0));
+            let (_, times) = self
+                .broken
+                .entry(v.rule)
+                .or_insert((trace.scenario.seed, 0));
             *times += 1;
         }
     }
@@ -75,7 +78,11 @@ impl Tally {
 }
 
 /// Runs one seed and adds it to `tally`; the scenario and what it breaks, if it breaks anything.
-pub fn run_one(seed: u64, config: &Config, tally: &mut Tally) -> Option<(Scenario, Vec<Violation>)> {
+pub fn run_one(
+    seed: u64,
+    config: &Config,
+    tally: &mut Tally,
+) -> Option<(Scenario, Vec<Violation>)> {
     let scenario = Scenario::draw(seed, config);
     let trace = run_scenario(&scenario);
     let violations = check(&trace);

@@ -49,7 +49,10 @@ pub fn run(seed: u64, config: &Config) -> Trace {
 /// As [`run`].
 pub fn run_scenario(scenario: &Scenario) -> Trace {
     drive::Driver::new(scenario).run().unwrap_or_else(|e| {
-        panic!("seed {}: the healer refused an event: {e}\n{scenario:?}", scenario.seed)
+        panic!(
+            "seed {}: the healer refused an event: {e}\n{scenario:?}",
+            scenario.seed
+        )
     })
 }
 

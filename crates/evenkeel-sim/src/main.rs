@@ -20,8 +20,9 @@ evenkeel-sim --seed N [--days D] [--mix MIX] [--every-check] [--trace]
   --from SEED    the first of them (0)
   --days D       days of the world in each (7)
   --jobs N       so many at once (1)
-  --mix MIX      campaign: everything; calm: no fault; telemetry: only measurements are at fault;
-                 permanent: one fault that stays or comes and goes (campaign)
+  --mix MIX      campaign: everything; ordinary: the same at a fault a month; calm: no fault;
+                 telemetry: only measurements are at fault; permanent: one fault that stays or
+                 comes and goes (campaign)
   --first        stop at the first run that violates a property, and do not look for a shorter one
   --every-check  leave no check of the watchdog out, however quiet it is
   --seed N       one run
@@ -74,12 +75,13 @@ fn arguments() -> Result<Arguments, String> {
             "--mix" => {
                 found.config.mix = match given.next().unwrap_or_default().as_str() {
                     "campaign" => Mix::Campaign,
+                    "ordinary" => Mix::Ordinary,
                     "calm" => Mix::Calm,
                     "telemetry" => Mix::Telemetry,
                     "permanent" => Mix::Permanent,
                     other => {
                         return Err(format!(
-                            "--mix {other}: campaign, calm, telemetry or permanent was expected"
+                            "--mix {other}: campaign, ordinary, calm, telemetry or permanent was expected"
                         ));
                     }
                 };
@@ -202,7 +204,10 @@ fn explain(scenario: &Scenario, with_trace: bool) {
         say(&report.to_string());
     } else {
         for v in &violations {
-            say(&format!("item {} [{}]: {} (SAFETY {})\n", v.item, v.workflow, v.rule, v.safety));
+            say(&format!(
+                "item {} [{}]: {} (SAFETY {})\n",
+                v.item, v.workflow, v.rule, v.safety
+            ));
         }
     }
 }
@@ -228,7 +233,10 @@ fn table(tally: &Tally, seconds: f64) -> String {
     }
     if seconds > 0.0 {
         line("seconds", format!("{seconds:.1}"));
-        line("cycles per second", format!("{:.0}", tally.cycles as f64 / seconds));
+        line(
+            "cycles per second",
+            format!("{:.0}", tally.cycles as f64 / seconds),
+        );
         line(
             "service-days per second",
             format!("{:.0}", tally.service_days as f64 / seconds),

@@ -71,7 +71,11 @@ impl fmt::Display for Rehearsal {
             ends.join(", ")
         )?;
         if !self.irreversible.is_empty() {
-            write!(f, "; cannot be taken back: {}", self.irreversible.join(", "))?;
+            write!(
+                f,
+                "; cannot be taken back: {}",
+                self.irreversible.join(", ")
+            )?;
         }
         for case in self.cases.iter().filter(|c| !c.problems.is_empty()) {
             write!(f, "\n  {}: {}", case.name, case.problems.join("; "))?;
@@ -112,8 +116,16 @@ pub fn rehearse(playbook: &Playbook) -> Result<Rehearsal, ParamError> {
 fn one_way(plan: &Plan, base: Script, cases: &mut Vec<Case>) {
     let given = format!(
         "{}{}",
-        if base.helps == Some(true) { "it helps" } else { "it does not help" },
-        if base.all_hold { ", every step's condition holds" } else { "" }
+        if base.helps == Some(true) {
+            "it helps"
+        } else {
+            "it does not help"
+        },
+        if base.all_hold {
+            ", every step's condition holds"
+        } else {
+            ""
+        }
     );
     let mut run = |what: &str, script: Script| {
         let trace = play(plan, script);
@@ -121,9 +133,9 @@ fn one_way(plan: &Plan, base: Script, cases: &mut Vec<Case>) {
         cases.push(judge(name, &trace));
         trace
     };
-    let plain = run("", base);
+    let smooth = run("", base);
     let entries = |i: &&Item| matches!(i, Item::Entry(_));
-    let records = plain.items.iter().filter(entries).count();
+    let records = smooth.items.iter().filter(entries).count();
     for n in 1..=u32::try_from(records).unwrap_or(u32::MAX) {
         let dies_after = Some(n);
         run(
@@ -195,7 +207,10 @@ fn judge(name: String, trace: &Trace) -> Case {
     for item in &trace.items {
         match item {
             Item::Entry(e) if e.event() == "closed" => {
-                e.payload["ended"].as_str().unwrap_or("").clone_into(&mut ended);
+                e.payload["ended"]
+                    .as_str()
+                    .unwrap_or("")
+                    .clone_into(&mut ended);
             }
             Item::World { fact, .. } => match fact {
                 Fact::LeftAs { as_before: left } => as_before = Some(*left),
@@ -206,11 +221,10 @@ fn judge(name: String, trace: &Trace) -> Case {
         }
     }
     match ended.as_str() {
-        "resolved" | "resolved_with_advice" => {}
         "cleared" | "human_alert" if as_before != Some(true) => {
             problems.push("the target is not as it was before".to_owned());
         }
-        "cleared" | "human_alert" | "stuck" => {}
+        "resolved" | "resolved_with_advice" | "cleared" | "human_alert" | "stuck" => {}
         _ => problems.push("the cycle did not end".to_owned()),
     }
     if matches!(ended.as_str(), "human_alert" | "stuck") && !alerted {

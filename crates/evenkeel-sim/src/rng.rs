@@ -51,7 +51,8 @@ impl Rng {
     /// A number around 0 with a deviation of 1, roughly normal and never beyond 3.5: the sum of four even ones.
     pub fn bell(&mut self) -> f64 {
         let bits = self.bits();
-        let sum: f64 = (0..4).map(|i| f64::from((bits >> (16 * i)) as u16)).sum();
+        let part = |i: u32| ((bits >> (16 * i)) & 0xFFFF) as f64;
+        let sum = part(0) + part(1) + part(2) + part(3);
         (sum / 65_536.0 - 2.0) * 1.732_050_8
     }
 
@@ -102,7 +103,10 @@ mod tests {
         let bells: Vec<f64> = (0..20_000).map(|_| rng.bell()).collect();
         let mean = bells.iter().sum::<f64>() / 20_000.0;
         let spread = (bells.iter().map(|b| b * b).sum::<f64>() / 20_000.0).sqrt();
-        assert!(mean.abs() < 0.03 && (spread - 1.0).abs() < 0.03, "{mean} {spread}");
+        assert!(
+            mean.abs() < 0.03 && (spread - 1.0).abs() < 0.03,
+            "{mean} {spread}"
+        );
         assert!((0..1000).all(|_| (0.0..1.0).contains(&rng.unit())));
     }
 }

@@ -9,13 +9,24 @@ use crate::trace::{Item, Trace};
 pub fn moment(elapsed_ms: i64) -> String {
     let (day, ms) = (elapsed_ms.div_euclid(DAY_MS), elapsed_ms.rem_euclid(DAY_MS));
     let (s, ms) = (ms / 1000, ms % 1000);
-    format!("day {day} {:02}:{:02}:{:02}.{ms:03}", s / 3600, s / 60 % 60, s % 60)
+    format!(
+        "day {day} {:02}:{:02}:{:02}.{ms:03}",
+        s / 3600,
+        s / 60 % 60,
+        s % 60
+    )
 }
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = &self.scenario;
-        writeln!(f, "seed {}: {} days, {} services", s.seed, s.days, s.services.len())?;
+        writeln!(
+            f,
+            "seed {}: {} days, {} services",
+            s.seed,
+            s.days,
+            s.services.len()
+        )?;
         writeln!(f, "limits: {:?}", self.limits)?;
         writeln!(f, "odds: {:?}", s.odds)?;
         for fault in &s.faults {
@@ -33,7 +44,11 @@ impl fmt::Display for Trace {
         for (i, item) in self.items.iter().enumerate() {
             match item {
                 Item::Entry(e) => {
-                    let event = if e.event().is_empty() { e.action } else { e.event() };
+                    let event = if e.event().is_empty() {
+                        e.action
+                    } else {
+                        e.event()
+                    };
                     writeln!(
                         f,
                         "{i:5} {} ledger [{}] {event} {}: {}",

@@ -23,8 +23,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
 use evenkeel_core::Timestamp;
-use evenkeel_core::order::Order;
 use evenkeel_core::cycle::Cycle;
+use evenkeel_core::order::Order;
 
 use crate::fault::TelemetryKind;
 use crate::odds::Odds;

@@ -111,9 +111,13 @@ pub(super) fn remembered(trace: &Trace, found: &mut Findings) {
                 // What has been away for long enough is a new one, unless others of its type have not.
                 let quiet = trace.limits.quiet_ms;
                 let long_gone = |p: &Past| {
-                    p.healed || p.cleared_at.is_some_and(|c| entry.at.millis_since(c) >= quiet)
+                    p.healed
+                        || p.cleared_at
+                            .is_some_and(|c| entry.at.millis_since(c) >= quiet)
                 };
-                let of_type = past.iter().filter(|(k, _)| k.split('/').next() == Some(&kind));
+                let of_type = past
+                    .iter()
+                    .filter(|(k, _)| k.split('/').next() == Some(&kind));
                 let is_new = payload["trigger"] == "watchdog"
                     && past.get(&key).is_some_and(|p| !p.healed)
                     && of_type.map(|(_, p)| p).all(long_gone);

@@ -133,9 +133,9 @@ fn waits_for_people(trace: &Trace, entries: &[&(usize, What<'_>)]) -> bool {
         .find(|e| !matches!(*e, "resumed" | "parked"))
         .unwrap_or("");
     let over = trace.scenario.end();
-    let in_time = entries.last().is_some_and(|(_, w)| {
-        matches!(w, What::Entry(e) if over - e.elapsed < crate::fault::HOUR_MS)
-    });
+    let in_time = entries.last().is_some_and(
+        |(_, w)| matches!(w, What::Entry(e) if over - e.elapsed < crate::fault::HOUR_MS),
+    );
     in_time || matches!(newest, "approval_requested" | "held" | "approved")
 }
 
@@ -149,7 +149,9 @@ fn entries_max(trace: &Trace, story: &Story<'_>, resumed: usize, held: usize) ->
     // Each try of a step is prepared and finished; how many steps and tries there are, the plans say.
     let tries = |plan: &serde_json::Value| -> usize {
         let steps = plan["steps"].as_array();
-        let of = |s: &serde_json::Value| 1 + usize::try_from(s["retries"].as_u64().unwrap_or(0)).unwrap_or(0);
+        let of = |s: &serde_json::Value| {
+            1 + usize::try_from(s["retries"].as_u64().unwrap_or(0)).unwrap_or(0)
+        };
         steps.into_iter().flatten().map(of).sum()
     };
     let steps = story

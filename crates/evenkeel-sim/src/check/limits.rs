@@ -201,7 +201,10 @@ fn step(
 /// How many instances the service has that this one belongs to, and how many of them are down.
 fn instances(trace: &Trace, service: &str, down: &[String]) -> (usize, usize) {
     let services = &trace.scenario.services;
-    let group = services.iter().find(|s| s.name == service).map(|s| s.instance_of);
+    let group = services
+        .iter()
+        .find(|s| s.name == service)
+        .map(|s| s.instance_of);
     let of_it = services.iter().filter(|s| Some(s.instance_of) == group);
     let names: Vec<&str> = of_it.map(|s| s.name).collect();
     let already = down.iter().filter(|d| names.contains(&d.as_str())).count();
@@ -236,9 +239,9 @@ pub(super) fn alerts(trace: &Trace, found: &mut Findings) {
             "opened" if !by_hand(&e.payload) => {
                 let key = super::key_of(&e.payload["anomaly"]);
                 let quiet = trace.limits.quiet_ms;
-                let again = told.get(&key).is_some_and(|cleared| {
-                    cleared.is_none_or(|at| e.at.millis_since(at) < quiet)
-                });
+                let again = told
+                    .get(&key)
+                    .is_some_and(|cleared| cleared.is_none_or(|at| e.at.millis_since(at) < quiet));
                 e.workflow().clone_into(&mut found.workflow);
                 found.expect(!again, 3, i, "people are called once for the same");
                 keys.insert(e.workflow(), key);

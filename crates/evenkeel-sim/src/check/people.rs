@@ -15,6 +15,10 @@ const HOLD_MS: i64 = 1_000;
 
 /// What a cycle was allowed.
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent observations, not a state: a checker must not assume how they go together"
+)]
 struct Cycle {
     manual: bool,
     /// The plan under way needs a person, by its tier or its mode.
@@ -74,7 +78,12 @@ pub(super) fn check(trace: &Trace, found: &mut Findings) {
                     Fact::StepRan { interrupts, .. } => {
                         let cycle = cycles.entry(workflow).or_default();
                         allowed(trace, &hands, cycle, (*at, wall), i, found);
-                        let locked = |s: &String| hands.locked.get(s).is_some_and(|since| at - since > HOLD_MS);
+                        let locked = |s: &String| {
+                            hands
+                                .locked
+                                .get(s)
+                                .is_some_and(|since| at - since > HOLD_MS)
+                        };
                         let free = !interrupts.iter().any(locked);
                         found.expect(free, 15, i, "nobody touches what a person has locked");
                         let mode = hands.mode.as_deref().unwrap_or(trace.limits.mode);
@@ -128,7 +137,10 @@ fn allowed(
     found: &mut Findings,
 ) {
     found.expect(
-        ![hands.paused, hands.file].into_iter().flatten().any(|since| at - since > HOLD_MS),
+        ![hands.paused, hands.file]
+            .into_iter()
+            .flatten()
+            .any(|since| at - since > HOLD_MS),
         16,
         i,
         "nothing is done while a person says hands off",
@@ -167,9 +179,10 @@ fn entry(cycle: &mut Cycle, e: &Entry, i: usize, found: &mut Findings) {
         }
         "approved" => {
             let id = p["id"].as_str().unwrap_or("");
-            let in_time = cycle.asked.remove(id).is_some_and(|(binds, until)| {
-                p["binds"] == binds.as_str() && e.at < until
-            });
+            let in_time = cycle
+                .asked
+                .remove(id)
+                .is_some_and(|(binds, until)| p["binds"] == binds.as_str() && e.at < until);
             found.expect(
                 in_time && cycle.answered.get(id) == Some(&true),
                 19,
@@ -201,11 +214,20 @@ fn known(plan: &Value, i: usize, found: &mut Findings) {
     };
     found.expect(known.free, 18, i, "an advisor's plan may run freely");
     let within = plan["params"].as_object().is_some_and(|params| {
-        params.iter().all(|(name, value)| match known.params.get(name) {
-            None => false,
-            Some(None) => true,
-            Some(Some((min, max))) => value.as_f64().is_some_and(|v| (*min..=*max).contains(&v)),
-        })
+        params
+            .iter()
+            .all(|(name, value)| match known.params.get(name) {
+                None => false,
+                Some(None) => true,
+                Some(Some((min, max))) => {
+                    value.as_f64().is_some_and(|v| (*min..=*max).contains(&v))
+                }
+            })
     });
-    found.expect(within, 18, i, "an advisor's parameters are within their bounds");
+    found.expect(
+        within,
+        18,
+        i,
+        "an advisor's parameters are within their bounds",
+    );
 }

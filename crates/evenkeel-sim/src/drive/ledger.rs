@@ -54,7 +54,8 @@ impl Driver {
         if !(prepared && self.scenario.bug == Some(Bug::ForgetIntent)) {
             let record = record::of_event(&after, &stamped);
             let closed = matches!(stamped.event, Event::Closed { .. });
-            let twice = (closed && self.scenario.bug == Some(Bug::CloseTwice)).then(|| record.clone());
+            let twice =
+                (closed && self.scenario.bug == Some(Bug::CloseTwice)).then(|| record.clone());
             self.append(record);
             if let Some(record) = twice {
                 self.append(record);
@@ -141,7 +142,8 @@ impl Driver {
             return Ok(());
         };
         let after_crash = !open.parked;
-        if let (Some(Bug::RerunBlindly), Phase::Executing { step }) = (self.scenario.bug, &open.phase)
+        if let (Some(Bug::RerunBlindly), Phase::Executing { step }) =
+            (self.scenario.bug, &open.phase)
         {
             let (cycle, step) = (open.clone(), *step);
             let event = self.world.run_step(&cycle, step);

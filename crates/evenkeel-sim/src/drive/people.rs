@@ -47,7 +47,8 @@ impl Driver {
         let now = self.world.wall();
         match word {
             ToHealer::Order(order) => {
-                if self.scenario.bug == Some(Bug::DeafToPause) && matches!(order, Order::Pause { .. })
+                if self.scenario.bug == Some(Bug::DeafToPause)
+                    && matches!(order, Order::Pause { .. })
                 {
                     self.append(record::of_order(&ordered(now, order)));
                     return Ok(());
@@ -100,7 +101,9 @@ impl Driver {
             let others = self.present(&key);
             let wall = self.world.wall();
             let (policy, facts) = (&self.scenario.policy, self.facts());
-            let admission = self.healer.admit(wall, &anomaly, trigger, &others, policy, &facts);
+            let admission = self
+                .healer
+                .admit(wall, &anomaly, trigger, &others, policy, &facts);
             if !matches!(admission, Admission::Open { .. }) {
                 continue;
             }
@@ -134,7 +137,8 @@ impl Driver {
 
     /// Puts an anomaly off.
     pub(super) fn defer(&mut self, anomaly: &Anomaly, trigger: Trigger) {
-        self.deferred.insert(anomaly.key(), (anomaly.clone(), trigger));
+        self.deferred
+            .insert(anomaly.key(), (anomaly.clone(), trigger));
     }
 
     /// Fills in what only the holder of the policy knows.

@@ -24,7 +24,10 @@ impl Driver {
 
     /// A check while a cycle is open: it is made, and what it says is forgotten.
     pub(super) fn resting_check(&mut self) {
-        let check = self.world.elapsed().div_euclid(self.scenario.watch.interval_ms);
+        let check = self
+            .world
+            .elapsed()
+            .div_euclid(self.scenario.watch.interval_ms);
         if self.checked < check {
             self.checked = check;
             self.tell_signals();

@@ -141,7 +141,12 @@ impl World {
             _ => (extent, ok, message),
         };
         let workflow = cycle.workflow_id.clone();
-        let interrupts = prepared.action.interrupts().into_iter().map(str::to_owned).collect();
+        let interrupts = prepared
+            .action
+            .interrupts()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
         let down = self.down().map(str::to_owned).collect();
         self.note(
             &workflow,
@@ -208,7 +213,9 @@ impl World {
             Action::Signal(a) => {
                 for s in self.indexes(&a.services) {
                     match a.signal {
-                        SignalName::Term | SignalName::Int | SignalName::Kill => self.end_process(s),
+                        SignalName::Term | SignalName::Int | SignalName::Kill => {
+                            self.end_process(s);
+                        }
                         _ => self.services[s].in_force = super::in_force(&self.ground),
                     }
                 }
@@ -219,12 +226,11 @@ impl World {
                 let found = self.unlock();
                 return (found, json!({"held_ms": if found { 900 } else { 0 }}));
             }
-            Action::ResetEventMesh(_) => {}
             Action::HttpRequest(_) | Action::Sql(_) if action.only_looks() => {}
             Action::HttpRequest(_) | Action::Sql(_) | Action::RunCommand(_) => {
                 self.ground.leave_mark(&mark_of(action));
             }
-            Action::SetTunable(_) => {}
+            Action::ResetEventMesh(_) | Action::SetTunable(_) => {}
         }
         self.changed = self.elapsed();
         (true, Value::Null)
@@ -295,7 +301,12 @@ impl World {
         Event::Verified {
             verification: Box::new(Verification {
                 passed,
-                verification_method: if by_hand { "readiness" } else { "monitor_window" }.to_owned(),
+                verification_method: if by_hand {
+                    "readiness"
+                } else {
+                    "monitor_window"
+                }
+                .to_owned(),
                 subject: anomaly.subject().to_owned(),
                 metric: reading.metric.to_owned(),
                 before: Some(anomaly.current),

@@ -88,7 +88,14 @@ impl World {
             Happening::FaultBegins(i) => {
                 let f = scenario.faults[i];
                 let service = scenario.services[f.service].name;
-                self.note("", Fact::FaultBegan { fault: i, kind: f.kind, service });
+                self.note(
+                    "",
+                    Fact::FaultBegan {
+                        fault: i,
+                        kind: f.kind,
+                        service,
+                    },
+                );
                 self.causes[i].there = true;
                 if let Some(ms) = f.lasts {
                     self.at(self.now + ms, Happening::FaultEnds(i));
@@ -126,7 +133,11 @@ impl World {
                 if service.process == process && matches!(service.life, Life::Starting(_)) {
                     service.life = if fails { Life::Down } else { Life::Up };
                     service.touched = self.now;
-                    let signal = if fails { Signal::Ended(s) } else { Signal::Ready(s) };
+                    let signal = if fails {
+                        Signal::Ended(s)
+                    } else {
+                        Signal::Ready(s)
+                    };
                     self.signals.push(signal);
                 }
             }
@@ -181,7 +192,13 @@ impl World {
     fn begin_benign(&mut self, i: usize) {
         let b = self.scenario.benign[i];
         let service = self.scenario.services[b.service].name;
-        self.note("", Fact::Benign { kind: b.kind, service });
+        self.note(
+            "",
+            Fact::Benign {
+                kind: b.kind,
+                service,
+            },
+        );
         if let Some(every) = b.every {
             self.at(self.now + every, Happening::BenignBegins(i));
         }

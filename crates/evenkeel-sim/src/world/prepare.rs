@@ -94,7 +94,10 @@ impl World {
             Action::Restart(mut a) => {
                 let services = self.names(&a.services, anomaly)?;
                 a.services = Services::Many(services.clone());
-                (Action::Restart(a), vec![UndoOp::RestartServices { services }])
+                (
+                    Action::Restart(a),
+                    vec![UndoOp::RestartServices { services }],
+                )
             }
             Action::Stop(mut a) => {
                 let services = self.names(&a.services, anomaly)?;
@@ -147,9 +150,10 @@ impl World {
             }
             Action::Sql(a) => {
                 let mark = mark_of(&Action::Sql(a.clone()));
-                let undo = a.undo_statement.as_ref().map(|statement| {
-                    format!("{statement} -- {}", self.mark(&mark))
-                });
+                let undo = a
+                    .undo_statement
+                    .as_ref()
+                    .map(|statement| format!("{statement} -- {}", self.mark(&mark)));
                 match &undo {
                     Some(statement) => self.ground.promise(&mark, statement.clone()),
                     None => self.ground.is_for_good(mark),

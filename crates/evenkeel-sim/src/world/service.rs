@@ -278,7 +278,10 @@ mod tests {
         assert!(noon.latency_ms > night.latency_ms);
         service.strain.load = 10.0;
         let flooded = service.seen(&spec, DAY_MS / 2);
-        assert!(flooded.errors > 0.5 && flooded.latency_ms > 4000.0, "{flooded:?}");
+        assert!(
+            flooded.errors > 0.5 && flooded.latency_ms > 4000.0,
+            "{flooded:?}"
+        );
         service.in_force.workers = 64;
         let helped = service.seen(&spec, DAY_MS / 2);
         assert!(helped.errors < 0.01, "{helped:?}");

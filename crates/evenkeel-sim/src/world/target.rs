@@ -105,9 +105,13 @@ impl Ground {
 
     /// Somebody else changes a setting to a value that nobody else would choose.
     pub fn meddle(&mut self, rng: &mut Rng) -> String {
-        let key = rng.pick(["workers", "db_pool_size", OWN_KEYS[0]]).to_owned();
+        let key = rng
+            .pick(["workers", "db_pool_size", OWN_KEYS[0]])
+            .to_owned();
         self.foreign += 1;
-        self.target.settings.insert(key.clone(), json!(self.foreign));
+        self.target
+            .settings
+            .insert(key.clone(), json!(self.foreign));
         self.meddled.insert(key.clone());
         key
     }

@@ -53,7 +53,10 @@ impl Collectors {
                     counts: Sample {
                         at,
                         series: series("requests"),
-                        value: SampleValue::Counts { errors: 0, total: 0 },
+                        value: SampleValue::Counts {
+                            errors: 0,
+                            total: 0,
+                        },
                     },
                     memory: Sample {
                         at,

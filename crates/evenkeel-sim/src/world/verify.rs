@@ -33,10 +33,7 @@ impl World {
                 reading("error_rate", value, value <= 0.05)
             }
             AnomalyType::LATENCY_SPIKE => {
-                let value = services
-                    .iter()
-                    .map(|s| self.p95(*s))
-                    .fold(0.0, f64::max);
+                let value = services.iter().map(|s| self.p95(*s)).fold(0.0, f64::max);
                 reading("latency_p95", value, value <= 2000.0)
             }
             AnomalyType::MEMORY_GROWTH => {
@@ -87,7 +84,9 @@ impl World {
     pub(super) fn failures(&mut self, share: f64, requests: f64) -> f64 {
         let mean = share * requests;
         let spread = (mean * (1.0 - share)).max(0.0).sqrt();
-        (mean + self.noise.bell() * spread).round().clamp(0.0, requests)
+        (mean + self.noise.bell() * spread)
+            .round()
+            .clamp(0.0, requests)
     }
 
     /// What a service counted since this was asked last, or within a minute where that was long ago: requests, at

@@ -13,7 +13,11 @@ fn every_playbook_that_ships_survives_everything() {
         assert!(rehearsal.is_good(), "{rehearsal}");
         let ends = rehearsal.ends();
         for end in ["resolved", "human_alert", "stuck"] {
-            assert!(ends.contains_key(end), "{}: never {end}: {ends:?}", playbook.name);
+            assert!(
+                ends.contains_key(end),
+                "{}: never {end}: {ends:?}",
+                playbook.name
+            );
         }
         assert!(rehearsal.cases.len() > 40, "{}", rehearsal.cases.len());
     }
@@ -35,7 +39,11 @@ steps:
     let playbook = parse("deletes.yaml", text).expect("it can be read");
     let rehearsal = rehearse(&playbook).expect("it has no parameters");
     assert_eq!(rehearsal.irreversible, ["delete_old"]);
-    assert!(rehearsal.to_string().contains("cannot be taken back: delete_old"));
+    assert!(
+        rehearsal
+            .to_string()
+            .contains("cannot be taken back: delete_old")
+    );
 }
 
 /// Names of services and tunables that only the user's target has stand for any.

@@ -7,8 +7,8 @@ use evenkeel_core::playbook::RollbackOutcome;
 use evenkeel_core::playbook::plan::ChosenBy;
 use evenkeel_core::{Effect, Timestamp, record};
 use evenkeel_sim::rng::Rng;
-use evenkeel_sim::{Config, Scenario};
 use evenkeel_sim::world::{World, plans};
+use evenkeel_sim::{Config, Scenario};
 use proptest::prelude::*;
 use serde_json::json;
 use std::rc::Rc;
@@ -25,8 +25,14 @@ fn opening(seed: u64) -> Event {
     let odds = world.odds;
     let by_hand = world.rng.chance(200);
     let scenario = world.scenario().clone();
-    let plan = by_hand
-        .then(|| Box::new(plans::draw(&mut world.rng, &odds, &scenario, ChosenBy::Operator)));
+    let plan = by_hand.then(|| {
+        Box::new(plans::draw(
+            &mut world.rng,
+            &odds,
+            &scenario,
+            ChosenBy::Operator,
+        ))
+    });
     let anomaly = json!({
         "type": world.rng.pick(["error_rate_spike", "target_down"]), "severity": "high", "current": 0.2,
         "threshold": 0.05, "details": "", "service": "api", "since": "2026-01-31T12:00:00Z"});
