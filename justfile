@@ -38,6 +38,7 @@ torture seed="1":
     cargo run --release -p evenkeel-torture -- power-loss --states 100000 --seed {{seed}}
     cargo run --release -p evenkeel-torture -- io-faults --seed {{seed}}
     cargo run --release -p evenkeel-torture -- kill --rounds 10000 --seed {{seed}}
+    cargo run --release -p evenkeel-torture -- rollback
 
 # Roots, proofs and notes judged by Go's sumdb packages and by pymerkle too (a network or a package mirror; installs in
 # a virtual environment of its own)

@@ -53,6 +53,8 @@ pub enum RefusalKind {
     Budget,
     /// The anomaly comes and goes.
     Flapping,
+    /// The disk would not take the snapshot that has to come first.
+    NoRoom,
     /// What failed is outside the target: nothing of it is Evenkeel's to heal.
     Outside,
     /// More has failed at once than a healer should touch. It opens the breaker.

@@ -43,4 +43,6 @@ pub struct Facts {
     pub pause_file: bool,
     /// Services that do not run now.
     pub down: BTreeSet<String>,
+    /// Why the next snapshot would not fit on the disk.
+    pub no_room: Option<String>,
 }

@@ -7,6 +7,7 @@
 //!
 //! Everything blocks: call it from `spawn_blocking`.
 
+pub(crate) mod blocks;
 mod restore;
 pub(crate) mod sqlite;
 mod store;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use restore::{DatabaseRestore, RestoreReport, RestoreRequest, RestoreStage};
 pub use sqlite::SqliteError;
 pub use store::{PruneRules, Pruned};
+pub use take::Room;
 
 /// Version of `metadata.json` and of the restore journal that this code writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -103,6 +105,25 @@ pub struct SnapshotFile {
     /// Permission bits of the source, on Unix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<u32>,
+    /// Kept as blocks that snapshots share: how many bytes were written for it. `<name>.blocks` stands in its place, and
+    /// `evenkeel snapshot extract` puts it together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
+}
+
+impl SnapshotFile {
+    /// What stands for it in the snapshot's directory.
+    pub fn stored_name(&self) -> String {
+        match self.stored_bytes {
+            Some(_) => format!("{}.blocks", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// Bytes that it takes on the disk.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.stored_bytes.unwrap_or(self.size)
+    }
 }
 
 /// A snapshot on disk.
@@ -112,7 +133,7 @@ pub struct SnapshotRef {
     pub id: String,
     /// The directory.
     pub dir: PathBuf,
-    /// Bytes of all its files.
+    /// Bytes that were written for it.
     pub bytes: u64,
     /// Its files, without `metadata.json`.
     pub files: Vec<SnapshotFile>,
@@ -135,6 +156,18 @@ struct Metadata {
     kind: String,
     verified: bool,
     files: Vec<SnapshotFile>,
+    /// Where the ledger stood, when it was too large to be copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ledger: Option<LedgerAt>,
+}
+
+/// How far a ledger reached: evidence that needs no copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerAt {
+    /// Number of its newest entry.
+    pub sequence: u64,
+    /// That entry's hash, hex.
+    pub entry_hash: String,
 }
 
 /// Bounds on the making of snapshots.
@@ -146,6 +179,10 @@ pub struct SnapshotLimits {
     pub reserve_bytes: u64,
     /// Databases above this get the quick check instead of the full one, in bytes.
     pub full_check_bytes: u64,
+    /// A target's database above this is kept as blocks that snapshots share, in bytes.
+    pub blocks_above_bytes: u64,
+    /// A ledger above this is not copied: how far it reached is noted instead, in bytes.
+    pub ledger_copy_bytes: u64,
 }
 
 impl Default for SnapshotLimits {
@@ -154,6 +191,8 @@ impl Default for SnapshotLimits {
             busy_ms: 5_000,
             reserve_bytes: 16 * 1024 * 1024,
             full_check_bytes: 64 * 1024 * 1024,
+            blocks_above_bytes: 64 * 1024 * 1024,
+            ledger_copy_bytes: 8 * 1024 * 1024,
         }
     }
 }

@@ -171,6 +171,7 @@ impl Driver {
         Facts {
             pause_file: self.world.pause_file,
             down: self.world.down().map(str::to_owned).collect(),
+            no_room: self.world.disk_full.then(|| "the disk is full".to_owned()),
         }
     }
 

@@ -5,6 +5,7 @@
 //!   hold when the power goes at any moment, and opens each of these states with the shipped ledger.
 //! - [`io_faults`] makes every single call to the disk fail in turn.
 //! - [`kill`] kills a process under load, again and again.
+//! - `rollback` (on Linux) kills the way back to a snapshot at every system call that it makes.
 //!
 //! Each must find every acknowledged entry, whole batches only, a chain that verifies, and a ledger that goes on.
 //! Each can be given a bug on purpose, and must find it.
@@ -21,6 +22,8 @@ pub mod kill;
 pub mod power_loss;
 pub mod random;
 pub mod recorder;
+#[cfg(target_os = "linux")]
+pub mod rollback;
 #[expect(
     unsafe_code,
     reason = "SQLite takes a file system as a table of C functions, and rusqlite wraps no such thing"

@@ -54,6 +54,17 @@ enum Command {
         #[arg(long)]
         tell_early: bool,
     },
+    /// Kill the way back to a snapshot at every system call that it makes.
+    #[cfg(target_os = "linux")]
+    Rollback {
+        /// Every so manieth call.
+        #[arg(long, default_value_t = 1)]
+        every: u64,
+    },
+    /// The process that is killed.
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    RollbackChild { dir: PathBuf },
     /// The process that is killed.
     #[command(hide = true)]
     KillChild {
@@ -122,6 +133,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 progress: true,
             })?;
             Ok(tell("kill -9", seed, &summary, &summary.losses))
+        }
+        #[cfg(target_os = "linux")]
+        Command::Rollback { every } => {
+            let summary = evenkeel_torture::rollback::run(&evenkeel_torture::rollback::Settings {
+                every: every.max(1),
+                program: std::env::current_exe()?,
+                progress: true,
+                skip_recovery: false,
+            })?;
+            Ok(tell("rollback", 0, &summary, &summary.losses))
+        }
+        #[cfg(target_os = "linux")]
+        Command::RollbackChild { dir } => {
+            evenkeel_torture::rollback::child(&dir)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::KillChild {
             path,

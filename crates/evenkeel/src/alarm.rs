@@ -61,8 +61,17 @@ impl Alarm {
             .await;
     }
 
-    /// Says what is wrong with the ledger, and what to do. Ready when every channel has taken it or failed.
-    pub(crate) async fn about_ledger(&self, kind: &str, details: &str, next_steps: &[&str]) {
+    /// Says that the disk has no room for the next snapshot.
+    pub(crate) async fn about_room(&self, why: &str) {
+        let steps = [
+            "evenkeel snapshot list",
+            "lower [snapshots] keep or max_bytes",
+        ];
+        self.about_itself("snapshot_room", why, &steps).await;
+    }
+
+    /// Says what is wrong with Evenkeel itself, its ledger above all, and what to do. Ready when every channel has taken it or failed.
+    pub(crate) async fn about_itself(&self, kind: &str, details: &str, next_steps: &[&str]) {
         let Ok(anomaly) = AnomalyType::new(kind) else {
             return;
         };

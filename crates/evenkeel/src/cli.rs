@@ -5,6 +5,9 @@
 
 mod check;
 mod exit;
+mod explain;
+mod forecast;
+mod heal;
 mod history;
 mod ledger;
 mod logs;
@@ -179,6 +182,13 @@ pub enum Command {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
+    /// The whole story of one healing cycle: what happened, what was decided and why
+    Explain {
+        /// Its id, the beginning of it that no other has, or `last`
+        cycle: String,
+    },
+    /// Order an anomaly to be healed now, or see with `--dry-run` what would be done
+    Heal(heal::HealArgs),
     /// What advisors were asked and answered
     Escalations,
     /// Evenkeel's own log
@@ -270,6 +280,9 @@ pub enum PlaybookCommand {
         /// A parameter, as `name=value`; may be given several times
         #[arg(long = "param", value_name = "NAME=VALUE")]
         params: Vec<String>,
+        /// Print the exact plan and do nothing; works while Evenkeel runs
+        #[arg(long)]
+        dry_run: bool,
     },
     /// The JSON Schema of playbook files, for editors
     Schema,
@@ -282,6 +295,14 @@ pub enum SnapshotCommand {
     List,
     /// Take one now
     Create,
+    /// Write the files of a snapshot as plain files into a new directory, each checked
+    Extract {
+        /// Its id, as `snapshot list` prints it
+        id: String,
+        /// The directory; it must be new or empty
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
     /// Bring database and configuration back from a snapshot
     Restore {
         /// Its id, as `snapshot list` prints it
@@ -358,6 +379,8 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         }
         Command::Unstick { why } => order::order(&global, Order::Unstick { why }),
         Command::History { result, limit } => history::history(&global, result, limit),
+        Command::Explain { cycle } => explain::explain(&global, &cycle),
+        Command::Heal(args) => heal::heal(&global, &args),
         Command::Escalations => history::escalations(&global),
         Command::Logs {
             subsystem,

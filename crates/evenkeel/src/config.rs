@@ -2,6 +2,7 @@
 //!
 //! Every mistake is told with its place: file, line, column, what was expected, and the nearest valid name.
 
+mod agent;
 mod env;
 mod ledger;
 mod load;
@@ -18,6 +19,7 @@ use evenkeel_edge::target::{DatabaseSpec, ServiceSpec, Target, Tunable};
 use evenkeel_stress::{MeshSpec, RequestSpec, SubjectServices, TestSpec};
 use serde::Deserialize;
 
+pub use agent::{AgentSection, HeartbeatSection};
 pub use env::{EnvError, Environment};
 pub use ledger::{
     ANCHORS_MAX, AnchorSection, LedgerSection, Unreachable, WitnessSection, WitnessServer,
@@ -66,6 +68,10 @@ pub struct Config {
     pub snapshots: SnapshotsSection,
     /// Who signs the ledger, and who elsewhere stands for it.
     pub ledger: LedgerSection,
+    /// How others know that Evenkeel lives.
+    pub heartbeat: HeartbeatSection,
+    /// What Evenkeel may use itself.
+    pub agent: AgentSection,
     /// The configuration file's directory; paths start here. Not a key.
     #[serde(skip)]
     pub base: PathBuf,

@@ -83,6 +83,7 @@ async fn play(
         ui: ui.clone(),
         stop: stop.clone(),
         supervise: true,
+        own_process: false,
     };
     let mut orchestrator = match Orchestrator::boot(options).await {
         Ok(o) => o,

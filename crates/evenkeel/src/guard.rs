@@ -76,6 +76,7 @@ impl Guard {
                 ui: Ui::new(Style::Silent),
                 stop,
                 supervise: true,
+                own_process: false,
             },
             stopper,
         })

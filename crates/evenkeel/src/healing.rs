@@ -4,9 +4,11 @@
 //! entries the loop stops acting, and people are alerted all the same (SAFETY 7).
 
 mod advise;
+mod forecast;
 mod guards;
 mod perform;
 mod show;
+pub(crate) mod signal;
 mod verify;
 mod world;
 
@@ -24,8 +26,10 @@ use evenkeel_ledger::LedgerError;
 
 use crate::clock;
 use crate::mind::{Mind, MindError};
+use crate::pulse::{SLACK, WORK_MAX};
 use crate::stop::Stop;
 
+pub(crate) use forecast::{Fate, Forecast, ForecastError, Forecaster, StepForecast};
 pub(crate) use perform::responder;
 pub use world::World;
 pub(crate) use world::alert_channels;
@@ -162,7 +166,7 @@ impl Healing {
             Err(admission) => Ok(Healed::NotAdmitted(admission)),
             Ok(cycle) => {
                 self.world.show_opened(&cycle.workflow_id, &cycle.anomaly);
-                self.drive().await
+                Box::pin(self.drive()).await
             }
         }
     }
@@ -208,7 +212,7 @@ impl Healing {
         self.world.show_opened(workflow_id, &open.anomaly);
         self.take(workflow_id, Event::Resumed { after_crash })
             .await?;
-        self.drive().await.map(Some)
+        Box::pin(self.drive()).await.map(Some)
     }
 
     /// Whether a cycle is open and there is something to do about it now.
@@ -219,7 +223,7 @@ impl Healing {
     /// Goes on with a cycle that has waited. `None`: there is none, or it waits on.
     pub async fn go_on(&self) -> Result<Option<Healed>, HealingError> {
         if self.has_work() {
-            self.drive().await.map(Some)
+            Box::pin(self.drive()).await.map(Some)
         } else {
             Ok(None)
         }
@@ -239,7 +243,12 @@ impl Healing {
     /// Carries the open cycle on, while the detectors rest.
     async fn drive(&self) -> Result<Healed, HealingError> {
         self.world.watchdog.rest();
+        if let Some(open) = &self.mind.healer().open {
+            let (what, id) = (open.anomaly.key(), &open.workflow_id);
+            self.world.pulse.status(&format!("healing {what} in {id}"));
+        }
         let end = self.drive_resting().await;
+        self.world.pulse.status("watching");
         self.world.watchdog.go_on();
         end
     }
@@ -325,7 +334,9 @@ impl Healing {
 
     /// Carries an effect out. `None`: Evenkeel is stopping and the effect was left unfinished.
     async fn carry_out(&self, cycle: &Cycle, effect: &Effect) -> Option<Event> {
-        let mut work = std::pin::pin!(self.world.perform(cycle, effect));
+        let limit = self.longest(cycle, effect);
+        let work = self.world.perform(cycle, effect);
+        let mut work = std::pin::pin!(self.world.pulse.during(limit, work));
         tokio::select! {
             event = &mut work => return Some(event),
             () = self.stop.requested() => {}
@@ -348,6 +359,22 @@ impl Healing {
             | Effect::Alert
             | Effect::Close { .. } => tokio::time::timeout(FINISH_STEP, work).await.ok(),
         }
+    }
+
+    /// How long an effect may take before the healing loop counts as hung.
+    fn longest(&self, cycle: &Cycle, effect: &Effect) -> Duration {
+        let limit = match effect {
+            Effect::RunStep { step } => cycle
+                .run()
+                .and_then(|r| r.plan.steps.get(*step))
+                .map_or(WORK_MAX, |s| Duration::from_millis(s.timeout_ms)),
+            Effect::Settle { for_ms } | Effect::WaitRetry { for_ms } => {
+                Duration::from_millis(*for_ms)
+            }
+            Effect::Advise { .. } => Duration::from_millis(self.world.config.escalation.timeout_ms),
+            _ => WORK_MAX,
+        };
+        limit + SLACK
     }
 
     async fn park(&self, cycle: &Cycle, interrupted: bool) -> Result<Healed, HealingError> {

@@ -1,11 +1,14 @@
 //! Writing to the ledger: every entry of Evenkeel passes here, without secrets, and stands in the log too.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use evenkeel_core::record::{self, Record};
 use evenkeel_core::redact::Redactor;
 use evenkeel_ledger::{Entry, Ledger, LedgerError, NewEntry};
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// Subsystems whose entries are Evenkeel's own and never count as the target's errors.
 pub const OWN_SUBSYSTEMS: [&str; 7] = [
@@ -34,12 +37,58 @@ const PAYLOAD_LEN_MAX: usize = 512 * 1024;
 pub struct Journal {
     ledger: Ledger,
     redactor: Arc<Redactor>,
+    writing: Arc<Mutex<Writing>>,
+}
+
+/// Entries that are being written, by a number of their own: since when.
+#[derive(Debug, Default)]
+struct Writing {
+    next: u64,
+    since: BTreeMap<u64, Instant>,
+}
+
+/// Stands for an entry while it is being written, whoever gives up waiting for it.
+pub(crate) struct UnderWay<'a> {
+    journal: &'a Journal,
+    number: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.journal.writing().since.remove(&self.number);
+    }
 }
 
 impl Journal {
     /// Writes to `ledger`.
     pub fn new(ledger: Ledger, redactor: Arc<Redactor>) -> Self {
-        Self { ledger, redactor }
+        Self {
+            ledger,
+            redactor,
+            writing: Arc::default(),
+        }
+    }
+
+    /// For how long the oldest entry that is being written has been waited for; zero when none is.
+    pub fn waiting(&self) -> Duration {
+        let writing = self.writing();
+        let oldest = writing.since.values().next();
+        oldest.map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn under_way(&self) -> UnderWay<'_> {
+        let mut writing = self.writing();
+        let number = writing.next;
+        writing.next += 1;
+        writing.since.insert(number, Instant::now());
+        UnderWay {
+            journal: self,
+            number,
+        }
     }
 
     /// The ledger itself.
@@ -107,6 +156,7 @@ impl Journal {
         if text.len() > PAYLOAD_LEN_MAX {
             text = shortened(&payload).to_string();
         }
+        let _under_way = self.under_way();
         let entry = self
             .ledger
             .append(NewEntry {

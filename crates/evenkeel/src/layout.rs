@@ -99,6 +99,11 @@ impl Layout {
         self.root.join("run").join("api.token")
     }
 
+    /// When Evenkeel last gave a sign of life, for who looks whether it does.
+    pub fn heartbeat(&self) -> PathBuf {
+        self.root.join("run").join("heartbeat")
+    }
+
     /// Snapshots and the restore journal.
     pub fn storage(&self) -> PathBuf {
         self.root.join("storage")

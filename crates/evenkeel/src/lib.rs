@@ -27,6 +27,7 @@ pub mod mind;
 pub mod orchestrator;
 pub mod overview;
 pub mod playbooks;
+mod pulse;
 pub mod secrets;
 mod signing;
 pub mod state;

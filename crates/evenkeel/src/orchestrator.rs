@@ -29,6 +29,7 @@ use crate::healing::{Healed, Healing, HealingError};
 use crate::journal::Journal;
 use crate::layout::{self, DataDirLock, Layout};
 use crate::playbooks::Known;
+use crate::pulse::{Loop, WORK_MAX};
 use crate::stop::Stop;
 use crate::ui::{Say, Ui};
 use crate::watch::{Watch, WatchEvent};
@@ -51,6 +52,8 @@ pub struct Options {
     pub stop: Stop,
     /// Starts services that do not run. Off: they are only attached to.
     pub supervise: bool,
+    /// The process is Evenkeel's own: its service manager is told how it is, and its memory is capped.
+    pub own_process: bool,
 }
 
 /// Why a workflow ended early.
@@ -76,6 +79,8 @@ pub struct Summary {
     pub unhealed: BTreeMap<String, Anomaly>,
     /// It was asked to stop.
     pub interrupted: bool,
+    /// It stopped because it used this much memory, in bytes, which is more than `[agent] memory_max_mb` allows.
+    pub over_memory: Option<u64>,
 }
 
 impl Summary {
@@ -117,6 +122,8 @@ pub struct Orchestrator {
     alarm: Alarm,
     /// Anomalies that are there and may not be acted on yet, by key.
     deferred: BTreeMap<String, Deferred>,
+    /// People know that the disk has no room for a snapshot.
+    room_told: bool,
     _control: Control,
     _audit: Option<AuditEndpoint>,
     _lock: DataDirLock,
@@ -171,7 +178,9 @@ impl Orchestrator {
     /// Keeps the state that the workflow began with. It is for people: no cycle restores it.
     async fn workflow_snapshot(&mut self) -> Result<(), WorkflowError> {
         let id = format!("boot_{}", clock::now().compact());
-        let taken = self.healing.world().workflow_snapshot(&id).await;
+        let world = self.healing.world();
+        let taking = world.workflow_snapshot(&id);
+        let taken = world.pulse.during(WORK_MAX, taking).await;
         let (payload, result) = match &taken {
             Ok(dir) => (json!({"snapshot": dir}), "success"),
             Err(e) => {
@@ -235,7 +244,9 @@ impl Orchestrator {
             stop.requested().await;
             cancel.cancel();
         });
-        let suite = run_suite(&world.tests, &context, &mut self.ui.test_progress()).await;
+        let mut progress = self.ui.test_progress();
+        let running = run_suite(&world.tests, &context, &mut progress);
+        let suite = world.pulse.during(WORK_MAX, running).await;
         stopping.abort();
         self.ui.say(&Say::StressFinished {
             suite: Box::new(suite.clone()),
@@ -283,7 +294,9 @@ impl Orchestrator {
         &mut self,
         suite: Option<&SuiteResult>,
     ) -> Result<(), WorkflowError> {
-        let mut samples = self.healing.world().probe_all(5).await;
+        let world = self.healing.world();
+        let probing = world.probe_all(5);
+        let mut samples = world.pulse.during(WORK_MAX, probing).await;
         samples.extend(self.healing.world().memory_samples());
         let nothing = SuiteResult::from_results(clock::now(), 0.0, Vec::new());
         let thresholds = self.config.watchdog.thresholds.into();
@@ -341,6 +354,7 @@ impl Orchestrator {
                 &self.journal,
                 &self.layout,
             ));
+            self.healing.world().pulse.status("watching");
             self.ui.say(&Say::WatchdogStarted {
                 interval_ms: self.config.watchdog.interval_ms,
             });
@@ -374,6 +388,15 @@ impl Orchestrator {
 
     /// Looks again at what could not be acted on when it was found (SAFETY 14: only at what is still there).
     async fn retry_deferred(&mut self) -> Result<(), WorkflowError> {
+        // SAFETY 8, 20: known before anything has to be healed.
+        match self.healing.world().facts().no_room {
+            Some(why) if !self.room_told => {
+                self.room_told = true;
+                self.alarm.about_room(&why).await;
+            }
+            Some(_) => {}
+            None => self.room_told = false,
+        }
         let keys: Vec<String> = self.deferred.keys().cloned().collect();
         for key in keys {
             if self.stop.is_requested() {
@@ -395,7 +418,9 @@ impl Orchestrator {
             else {
                 continue;
             };
-            let (still_there, details) = self.healing.world().still_there(&anomaly).await;
+            let world = self.healing.world();
+            let looking = Box::pin(world.still_there(&anomaly));
+            let (still_there, details) = world.pulse.during(WORK_MAX, looking).await;
             if still_there {
                 let now = Instant::now();
                 self.heal_one(anomaly, trigger, now, None).await?;
@@ -458,7 +483,9 @@ impl Orchestrator {
         }
         // It was found before the last fix: perhaps it is gone. What is slight is looked at twice in any case.
         if slight || self.last_cycle_end.is_some_and(|end| end > found) {
-            let (still_there, details) = self.healing.world().still_there(&anomaly).await;
+            let world = self.healing.world();
+            let looking = world.still_there(&anomaly);
+            let (still_there, details) = world.pulse.during(WORK_MAX, looking).await;
             if !still_there {
                 return self.gone(&key, &details).await;
             }
@@ -586,6 +613,7 @@ impl Orchestrator {
         let mut quiet = 0u64;
         let interval = std::time::Duration::from_millis(self.config.watchdog.interval_ms);
         loop {
+            self.healing.world().pulse.beat(Loop::Healer);
             let done = match how_long {
                 WatchFor::Ever => false,
                 // A check takes an interval; ten times as long is too long to wait for quiet.
@@ -663,6 +691,11 @@ impl Orchestrator {
 
     /// Ends the watchdog and says what everything came to. The target's services run on.
     pub async fn finish(mut self) -> Summary {
+        self.healing.world().pulse.stopping();
+        self.summary.over_memory = self.healing.world().pulse.over_memory();
+        if let Some(used) = self.summary.over_memory {
+            self.note_over_memory(used).await;
+        }
         if let Some(watch) = self.watch.take() {
             watch.stop().await;
         }
@@ -670,6 +703,26 @@ impl Orchestrator {
         self.anchoring.end().await;
         self.summary.interrupted = self.stop.is_requested();
         self.summary
+    }
+
+    /// Why Evenkeel ends by itself. A ledger that takes no entry keeps it from nothing.
+    async fn note_over_memory(&self, used: u64) {
+        let max_mb = self.config.agent.memory_max_mb;
+        let payload = json!({"used_mb": used >> 20, "memory_max_mb": max_mb});
+        let noted = self
+            .journal
+            .note(
+                "evenkeel",
+                "evenkeel",
+                "stop_over_memory",
+                &self.config.resolved.name,
+                &payload,
+                "noted",
+            )
+            .await;
+        if let Err(e) = noted {
+            self.ui.warn(e.to_string());
+        }
     }
 
     async fn anomaly_found(

@@ -6,7 +6,10 @@ use tokio::sync::watch;
 
 /// Tells whether a stop was asked for. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<bool>);
+pub struct Stop {
+    asked: watch::Receiver<bool>,
+    ask: watch::Sender<bool>,
+}
 
 /// Asks for a stop.
 #[derive(Clone, Debug)]
@@ -15,7 +18,7 @@ pub struct Stopper(watch::Sender<bool>);
 /// A pair of both.
 pub fn pair() -> (Stopper, Stop) {
     let (tx, rx) = watch::channel(false);
-    (Stopper(tx), Stop(rx))
+    (Stopper(tx.clone()), Stop { asked: rx, ask: tx })
 }
 
 impl Stopper {
@@ -26,19 +29,27 @@ impl Stopper {
 
     /// A [`Stop`] of this stopper.
     pub fn subscribe(&self) -> Stop {
-        Stop(self.0.subscribe())
+        Stop {
+            asked: self.0.subscribe(),
+            ask: self.0.clone(),
+        }
     }
 }
 
 impl Stop {
     /// Whether it was asked.
     pub fn is_requested(&self) -> bool {
-        *self.0.borrow()
+        *self.asked.borrow()
     }
 
-    /// Ready once it was asked. When the [`Stopper`] is gone nobody can ask any more, and this never is.
+    /// Asks, from inside: whoever listens may also find that it has to end.
+    pub(crate) fn ask(&self) {
+        self.ask.send_replace(true);
+    }
+
+    /// Ready once it was asked.
     pub async fn requested(&self) {
-        let mut rx = self.0.clone();
+        let mut rx = self.asked.clone();
         if rx.wait_for(|stop| *stop).await.is_err() {
             std::future::pending::<()>().await;
         }

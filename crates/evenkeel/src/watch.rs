@@ -30,6 +30,7 @@ use crate::healing::World;
 use crate::journal::{Journal, OWN_ACTORS, OWN_SUBSYSTEMS};
 use crate::layout::Layout;
 use crate::mind::Mind;
+use crate::pulse::Loop;
 use crate::stop::{self, Stopper};
 
 /// Events that wait to be taken; beyond it quiet checks are dropped, never anomalies.
@@ -137,13 +138,20 @@ impl Watch {
             tx,
         };
         let mut services = world.supervisor.subscribe();
+        let pulse = world.pulse.clone();
         let task = tokio::spawn(async move {
+            let mut rounds = tokio::time::interval(pulse.period());
+            rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let mut ticks = tokio::time::interval(interval);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
                     () = stop.requested() => break,
-                    _ = ticks.tick() => observer.check().await,
+                    _ = rounds.tick() => pulse.beat(Loop::Watch),
+                    _ = ticks.tick() => {
+                        observer.check().await;
+                        pulse.checked();
+                    }
                     event = services.recv() => match event {
                         Ok(event) => observer.service_event(&event),
                         // Missed some: the next check reads the state itself.

@@ -179,7 +179,7 @@ impl Healer {
             }
             // What held it back is over: it was only worked out, or a person has put in order what stood in the way.
             Some(past) if past.outcome == Outcome::Shadow && self.mode(policy) != Mode::Shadow => {}
-            Some(past) if past.refused.is_some_and(|kind| self.is_over(kind)) => {}
+            Some(past) if past.refused.is_some_and(|kind| self.is_over(kind, facts)) => {}
             // A person who starts Evenkeel again wants it looked at again; the watchdog alone does not ask twice.
             Some(past) if trigger == Trigger::Watchdog => {
                 let gone_for = past.cleared_at.map(|at| now.millis_since(at));
@@ -215,8 +215,9 @@ impl Healer {
 
     /// Whether a person has ended what a refusal was for. A budget that fills up again by itself is no such end: the
     /// person who was called decides.
-    fn is_over(&self, kind: RefusalKind) -> bool {
+    fn is_over(&self, kind: RefusalKind, facts: &Facts) -> bool {
         match kind {
+            RefusalKind::NoRoom => facts.no_room.is_none(),
             RefusalKind::Breaker | RefusalKind::Storm | RefusalKind::Stuck => {
                 self.breaker.open.is_none() && self.stuck.is_none()
             }
@@ -273,6 +274,14 @@ impl Healer {
                     limits.flap_window_s / 3_600
                 ),
             );
+        }
+        // SAFETY 8: no snapshot, no step. In shadow mode none is taken.
+        if let Some(why) = facts
+            .no_room
+            .as_ref()
+            .filter(|_| self.mode(policy) != Mode::Shadow)
+        {
+            return refuse(RefusalKind::NoRoom, why.clone());
         }
         let used_up = self.spent.used_up(now, limits, &policy.topology, service)?;
         refuse(RefusalKind::Budget, used_up)

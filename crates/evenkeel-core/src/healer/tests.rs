@@ -613,6 +613,20 @@ fn heals_stay_within_the_budget() {
     );
 }
 
+/// SAFETY 8: a disk that would not take the snapshot is noticed before anything begins.
+#[test]
+fn without_room_for_a_snapshot_a_person_is_called_and_later_it_is_healed() {
+    let mut bench = Bench::new(policy());
+    bench.facts.no_room = Some("the disk is full".to_owned());
+    bench.heal("error_rate_spike").unwrap();
+    assert_eq!(bench.outcome("error_rate_spike"), Outcome::HumanAlert);
+    assert_eq!(bench.acts(), 0);
+    assert!(bench.heal("error_rate_spike").is_err(), "once");
+    bench.facts.no_room = None;
+    bench.heal("error_rate_spike").unwrap();
+    assert_eq!(bench.outcome("error_rate_spike"), Outcome::Resolved);
+}
+
 /// SAFETY 13
 #[test]
 fn capacity_keeps_its_floor() {

@@ -71,7 +71,12 @@ impl Executor {
             .kill_on_drop(true);
         #[cfg(unix)]
         command.process_group(0);
-        let child = match command.spawn() {
+        let runtime = tokio::runtime::Handle::current();
+        let spawned = crate::launcher::launch(move || {
+            let _inside = runtime.enter();
+            command.spawn()
+        });
+        let child = match spawned {
             Ok(child) => child,
             Err(e) => {
                 return failed(&format!(

@@ -72,6 +72,10 @@ pub(crate) fn spawn(
     for name in scrub_env {
         command.env_remove(name);
     }
+    // A service that speaks to Evenkeel's service manager would speak in Evenkeel's name.
+    for name in crate::service_manager::ENVIRONMENT {
+        command.env_remove(name);
+    }
     command.envs(&spec.env).env(MARK_ENV, mark);
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -233,7 +233,8 @@ impl Snapshots {
         fenced: bool,
     ) -> Result<String, SnapshotError> {
         let file = database_of(snapshot)?;
-        let copy = snapshot.dir.join(&file.name);
+        let whole = self.whole(snapshot, file)?;
+        let copy = whole.path().to_path_buf();
         let failed = |source| match source {
             SqliteError::Locked { waited_ms } => SnapshotError::Locked {
                 db: live.to_owned(),
@@ -284,7 +285,7 @@ impl Snapshots {
     /// Keeps what is about to be overwritten, be it sound or not.
     fn keep_broken(&self, request: &RestoreRequest) -> Result<String, SnapshotError> {
         let live = request.database.as_ref().map(|d| d.path.clone());
-        self.check_space(&[&live])?;
+        self.room(&[&live])?.enough(&self.dir())?;
         let mut build = self.begin()?;
         let mut verified = true;
         if let Some(db) = live.as_deref().filter(|d| d.is_file()) {

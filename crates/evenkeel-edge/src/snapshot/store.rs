@@ -6,10 +6,11 @@ use std::path::{Component, Path};
 
 use evenkeel_core::Timestamp;
 
+use super::blocks::{BlockStore, Manifest};
 use super::take::{hash_file, read_bounded};
 use super::{
-    FORMAT_VERSION, FileRole, Metadata, SNAPSHOTS_MAX, SnapshotError, SnapshotRef, Snapshots,
-    bad_id, io_at, is_id, sqlite,
+    FORMAT_VERSION, FileRole, Metadata, SNAPSHOTS_MAX, SnapshotError, SnapshotFile, SnapshotRef,
+    Snapshots, bad_id, io_at, is_id, sqlite,
 };
 
 /// How many snapshots are kept. The newest good one and the protected ones are kept whatever the rules say.
@@ -96,7 +97,7 @@ impl Snapshots {
         Ok(SnapshotRef {
             id: meta.snapshot_id,
             dir,
-            bytes: meta.files.iter().map(|f| f.size).sum(),
+            bytes: meta.files.iter().map(SnapshotFile::bytes_on_disk).sum(),
             files: meta.files,
             verified: meta.verified,
             at: meta.timestamp,
@@ -112,11 +113,18 @@ impl Snapshots {
             reason,
         };
         for file in &snapshot.files {
-            let path = snapshot.dir.join(&file.name);
-            if !fs::symlink_metadata(&path).is_ok_and(|m| m.is_file()) {
+            let stored = snapshot.dir.join(file.stored_name());
+            if !fs::symlink_metadata(&stored).is_ok_and(|m| m.is_file()) {
                 return Err(damaged(format!("{} is missing", file.name)));
             }
-            let (sha256, size) = hash_file(&path)?;
+            let whole = self.whole(&snapshot, file).map_err(|e| match e {
+                SnapshotError::Damaged { reason, .. } => {
+                    damaged(format!("{}: {reason}", file.name))
+                }
+                other => other,
+            })?;
+            let path = whole.path();
+            let (sha256, size) = hash_file(path)?;
             if (&sha256, size) != (&file.sha256, file.size) {
                 return Err(damaged(format!(
                     "{} has {size} bytes and SHA-256 {sha256}; {} bytes and {} were expected",
@@ -124,11 +132,58 @@ impl Snapshots {
                 )));
             }
             if matches!(file.role, FileRole::Database | FileRole::Ledger) {
-                sqlite::check(&path, self.limits.full_check_bytes)
+                sqlite::check(path, self.limits.full_check_bytes)
                     .map_err(|e| damaged(format!("{}: {e}", file.name)))?;
             }
         }
         Ok(snapshot)
+    }
+
+    /// A file of a snapshot as one file: itself, or put together from its blocks for as long as this is held.
+    pub(super) fn whole(
+        &self,
+        snapshot: &SnapshotRef,
+        file: &SnapshotFile,
+    ) -> Result<Whole, SnapshotError> {
+        let stored = snapshot.dir.join(file.stored_name());
+        if file.stored_bytes.is_none() {
+            return Ok(Whole::Itself(stored));
+        }
+        let manifest = Manifest::read(&stored)?;
+        let dir = self.dir();
+        let mut temp = tempfile::Builder::new()
+            .prefix(".making-")
+            .tempfile_in(&dir)
+            .map_err(io_at(&dir, "no file can be made in it"))?;
+        BlockStore::new(&self.storage).extract(&manifest, temp.as_file_mut())?;
+        Ok(Whole::Together(temp))
+    }
+
+    /// Writes the files of a snapshot as plain files into an empty or new directory, each checked.
+    pub fn extract(&self, id: &str, to: &Path) -> Result<Vec<std::path::PathBuf>, SnapshotError> {
+        let snapshot = self.verify(id)?;
+        fs::create_dir_all(to).map_err(io_at(to, "it cannot be made"))?;
+        if fs::read_dir(to)
+            .map_err(io_at(to, "it cannot be listed"))?
+            .next()
+            .is_some()
+        {
+            return Err(SnapshotError::Refused {
+                file: to.to_owned(),
+                reason: "it is not empty; name a new directory".into(),
+            });
+        }
+        let mut out = Vec::new();
+        for file in &snapshot.files {
+            let whole = self.whole(&snapshot, file)?;
+            let path = to.join(&file.name);
+            if let Some(dir) = path.parent() {
+                fs::create_dir_all(dir).map_err(io_at(dir, "it cannot be made"))?;
+            }
+            fs::copy(whole.path(), &path).map_err(io_at(&path, "it cannot be written"))?;
+            out.push(path);
+        }
+        Ok(out)
     }
 
     /// Deletes what the rules do not keep, oldest first, and says what that was.
@@ -136,12 +191,22 @@ impl Snapshots {
     /// The newest snapshot that still verifies is never deleted, nor are the protected ones.
     pub fn prune(&self, rules: &PruneRules, now: Timestamp) -> Result<Vec<Pruned>, SnapshotError> {
         let all = self.list()?;
+        let excess = |count: usize, bytes: u64, at: Timestamp| {
+            count > rules.keep_count
+                || bytes > rules.max_bytes
+                || now.millis_since(at) > rules.keep_age_ms
+        };
+        let in_all: u64 = all.iter().map(|s| s.bytes).sum();
+        // Whether the newest still verifies takes reading it whole; nobody has to know while nothing goes.
+        if !all.iter().any(|s| excess(all.len(), in_all, s.at)) {
+            return Ok(Vec::new());
+        }
         let newest_good = all
             .iter()
             .filter(|s| s.verified && s.kind != super::restore::FORENSIC_KIND)
             .find(|s| self.verify(&s.id).is_ok())
             .map(|s| s.id.clone());
-        let mut bytes: u64 = all.iter().map(|s| s.bytes).sum();
+        let mut bytes = in_all;
         let mut count = all.len();
         let mut out = Vec::new();
         for snapshot in all.iter().rev() {
@@ -167,7 +232,26 @@ impl Snapshots {
                 rule,
             });
         }
+        if !out.is_empty() {
+            self.sweep_blocks();
+        }
         Ok(out)
+    }
+
+    /// Removes blocks that no snapshot names any more.
+    fn sweep_blocks(&self) {
+        let Ok(entries) = fs::read_dir(self.dir()) else {
+            return;
+        };
+        let mut manifests = Vec::new();
+        for entry in entries.flatten().take(SNAPSHOTS_MAX) {
+            let Ok(files) = fs::read_dir(entry.path()) else {
+                continue;
+            };
+            let named = files.flatten().map(|f| f.path());
+            manifests.extend(named.filter(|p| p.extension().is_some_and(|x| x == "blocks")));
+        }
+        BlockStore::new(&self.storage).sweep(&manifests);
     }
 
     /// Takes a snapshot's name away first, so that none is ever seen half deleted.
@@ -191,10 +275,28 @@ impl Snapshots {
             let name = name.to_string_lossy();
             if name.starts_with(".making-") || name.starts_with(".deleting-") {
                 let _ = fs::remove_dir_all(entry.path());
+                let _ = fs::remove_file(entry.path());
             } else if is_id(&name) {
                 // Only an empty one goes: a name that was reserved and never used.
                 let _ = fs::remove_dir(entry.path());
             }
+        }
+    }
+}
+
+/// A file as one file.
+pub(super) enum Whole {
+    /// It lies there as it is.
+    Itself(std::path::PathBuf),
+    /// Put together; gone when this is dropped.
+    Together(tempfile::NamedTempFile),
+}
+
+impl Whole {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Itself(path) => path,
+            Self::Together(temp) => temp.path(),
         }
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::blocks::{BlockStore, Manifest};
 use super::sqlite::{self, SqliteError, make_private};
 use super::{
-    CONFIG_FILES_MAX, FORMAT_VERSION, FileRole, ID_LEN_MAX, Metadata, SnapshotError, SnapshotFile,
-    SnapshotKind, SnapshotRef, SnapshotRequest, Snapshots, bad_id, io_at, is_id,
+    CONFIG_FILES_MAX, FORMAT_VERSION, FileRole, ID_LEN_MAX, LedgerAt, Metadata, SnapshotError,
+    SnapshotFile, SnapshotKind, SnapshotRef, SnapshotRequest, Snapshots, bad_id, io_at, is_id,
 };
 use crate::config_edit::{FILE_LEN_MAX, locate, sync_dir};
 
@@ -51,13 +52,22 @@ impl Snapshots {
                 ),
             });
         }
-        self.check_space(&[&request.database, &request.ledger])?;
+        self.room_for(request)?.enough(&self.dir())?;
         let mut build = self.begin()?;
+        let large = |db: &Path, above: u64| len_with_wal(db) > above;
         if let Some(db) = &request.database {
-            self.add_database(&mut build, db, FileRole::Database)?;
+            if large(db, self.limits.blocks_above_bytes) {
+                self.add_blocks(&mut build, db, &base)?;
+            } else {
+                self.add_database(&mut build, db, FileRole::Database)?;
+            }
         }
         if let Some(ledger) = &request.ledger {
-            self.add_database(&mut build, ledger, FileRole::Ledger)?;
+            if large(ledger, self.limits.ledger_copy_bytes) {
+                build.ledger = Some(ledger_at(ledger)?);
+            } else {
+                self.add_database(&mut build, ledger, FileRole::Ledger)?;
+            }
         }
         build.add_configs(&request.root, &request.config_files)?;
         if let SnapshotKind::PreHeal { anomaly, .. } = &request.kind {
@@ -74,26 +84,34 @@ impl Snapshots {
         self.finish(build, &base, kind, anomaly_id, request.at, true)
     }
 
+    /// Whether the next snapshot fits on the disk: to be asked before healing begins.
+    ///
+    /// What is kept as blocks is copied whole first, so it needs its whole size for a moment.
+    pub fn room_for(&self, request: &SnapshotRequest) -> Result<Room, SnapshotError> {
+        let ledger = request
+            .ledger
+            .clone()
+            .filter(|l| len_with_wal(l) <= self.limits.ledger_copy_bytes);
+        self.room(&[&request.database, &ledger])
+    }
+
     /// Space for the copies of these databases, before any is begun.
-    pub(super) fn check_space(&self, databases: &[&Option<PathBuf>]) -> Result<(), SnapshotError> {
+    pub(super) fn room(&self, databases: &[&Option<PathBuf>]) -> Result<Room, SnapshotError> {
         let dir = self.dir();
         fs::create_dir_all(&dir).map_err(io_at(&dir, "it cannot be made"))?;
         let size: u64 = databases
             .iter()
             .filter_map(|d| d.as_ref())
-            .map(|db| {
-                let len = |p: &Path| fs::metadata(p).map_or(0, |m| m.len());
-                len(db) + len(&sqlite::companions(db)[0])
-            })
+            .map(|db| len_with_wal(db))
             .sum();
         // A fifth on top: the database grows while it is copied.
         let needed = size
             .saturating_add(size / 5)
             .saturating_add(self.limits.reserve_bytes);
-        match free_bytes(&dir) {
-            Some(free) if free < needed => Err(SnapshotError::NoSpace { dir, needed, free }),
-            _ => Ok(()),
-        }
+        Ok(Room {
+            needed,
+            free: free_bytes(&dir),
+        })
     }
 
     pub(super) fn begin(&self) -> Result<Build, SnapshotError> {
@@ -106,6 +124,7 @@ impl Snapshots {
         Ok(Build {
             dir,
             files: Vec::new(),
+            ledger: None,
         })
     }
 
@@ -135,6 +154,55 @@ impl Snapshots {
         build.add_existing(name, db.to_owned(), role, mode_of(db))
     }
 
+    /// Keeps a large database as blocks: what the snapshot before has at the same place is not written again.
+    fn add_blocks(&self, build: &mut Build, db: &Path, base: &str) -> Result<(), SnapshotError> {
+        let name = build.free_name(db, FileRole::Database)?;
+        let copy = build.dir.path().join(format!("{name}.copy"));
+        let failed = |source| match source {
+            SqliteError::Locked { waited_ms } => SnapshotError::Locked {
+                db: db.to_owned(),
+                waited_ms,
+                tried: "copied",
+            },
+            source => SnapshotError::Sqlite {
+                db: db.to_owned(),
+                source,
+            },
+        };
+        sqlite::copy(db, &copy, Duration::from_millis(self.limits.busy_ms)).map_err(failed)?;
+        let before = self.list()?.into_iter().find_map(|s| {
+            let file = s
+                .files
+                .iter()
+                .find(|f| f.stored_bytes.is_some() && f.source == db)?;
+            Manifest::read(&s.dir.join(file.stored_name())).ok()
+        });
+        let store = BlockStore::new(&self.storage);
+        let pack = unique(base);
+        // The check reads the same pages at the same time: they are in memory.
+        let (checked, kept) = std::thread::scope(|scope| {
+            let check = scope.spawn(|| sqlite::check(&copy, self.limits.full_check_bytes));
+            let kept = store.keep(&copy, before.as_ref(), &pack);
+            let checked = check.join().unwrap_or(Err(SqliteError::Missing));
+            (checked, kept)
+        });
+        checked.map_err(failed)?;
+        let kept = kept?;
+        let size = fs::metadata(&copy).map_or(0, |m| m.len());
+        fs::remove_file(&copy).map_err(io_at(&copy, "it cannot be removed"))?;
+        build.write(&format!("{name}.blocks"), &kept.manifest.to_bytes())?;
+        build.files.push(SnapshotFile {
+            name,
+            sha256: kept.sha256,
+            size,
+            source: db.to_owned(),
+            role: FileRole::Database,
+            mode: mode_of(db),
+            stored_bytes: Some(kept.stored),
+        });
+        Ok(())
+    }
+
     /// Writes `metadata.json`, syncs everything and gives the directory its name.
     pub(super) fn finish(
         &self,
@@ -155,6 +223,7 @@ impl Snapshots {
             kind: kind.clone(),
             verified,
             files: build.files.clone(),
+            ledger: build.ledger.clone(),
         };
         let value = serde_json::to_value(&metadata).unwrap_or(Value::Null);
         let text = pretty(&self.redactor.value(&value));
@@ -177,7 +246,7 @@ impl Snapshots {
         sync_dir(&parent).map_err(io_at(&parent, "it cannot be synced"))?;
         Ok(SnapshotRef {
             id,
-            bytes: build.files.iter().map(|f| f.size).sum(),
+            bytes: build.files.iter().map(SnapshotFile::bytes_on_disk).sum(),
             files: std::mem::take(&mut build.files),
             dir,
             verified,
@@ -187,10 +256,76 @@ impl Snapshots {
     }
 }
 
+/// How much room there is for a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that it needs at most.
+    pub needed: u64,
+    /// Bytes that are free; `None` where the system does not say, and then nothing is refused.
+    pub free: Option<u64>,
+}
+
+impl Room {
+    /// Whether it fits.
+    pub fn fits(&self) -> bool {
+        self.free.is_none_or(|free| free >= self.needed)
+    }
+
+    pub(super) fn enough(self, dir: &Path) -> Result<(), SnapshotError> {
+        match self.free {
+            Some(free) if free < self.needed => Err(SnapshotError::NoSpace {
+                dir: dir.to_owned(),
+                needed: self.needed,
+                free,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Bytes of a database with its WAL, in which much of it may still lie.
+fn len_with_wal(db: &Path) -> u64 {
+    let len = |p: &Path| fs::metadata(p).map_or(0, |m| m.len());
+    len(db) + len(&sqlite::companions(db)[0])
+}
+
+/// A name for a pack that none has had: the snapshot's, and a moment that no clock repeats within one process.
+fn unique(base: &str) -> String {
+    static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("{base}_{}_{count}", std::process::id())
+}
+
+/// How far a ledger reaches, without copying it.
+fn ledger_at(ledger: &Path) -> Result<LedgerAt, SnapshotError> {
+    let failed = |source: rusqlite::Error| SnapshotError::Sqlite {
+        db: ledger.to_owned(),
+        source: source.into(),
+    };
+    let conn = sqlite::open_foreign(ledger, false).map_err(failed)?;
+    conn.query_row(
+        "SELECT sequence, entry_hash FROM immutable_log ORDER BY sequence DESC LIMIT 1",
+        [],
+        |row| {
+            let sequence: i64 = row.get(0)?;
+            let entry_hash = match row.get_ref(1)? {
+                rusqlite::types::ValueRef::Blob(b) => hex::encode(b),
+                other => other.as_str().unwrap_or_default().to_owned(),
+            };
+            Ok(LedgerAt {
+                sequence: u64::try_from(sequence).unwrap_or(0),
+                entry_hash,
+            })
+        },
+    )
+    .map_err(failed)
+}
+
 /// A snapshot that has no name yet.
 pub(super) struct Build {
     pub(super) dir: tempfile::TempDir,
     files: Vec<SnapshotFile>,
+    ledger: Option<LedgerAt>,
 }
 
 impl Build {
@@ -282,6 +417,7 @@ impl Build {
             source,
             role,
             mode,
+            stored_bytes: None,
         });
         Ok(())
     }

@@ -644,3 +644,97 @@ fn pruning_keeps_the_newest_good_one_and_the_protected() {
     assert_eq!((gone.len(), gone[0].rule), (1, "age"));
     w.snapshots().verify(&ids[3]).unwrap();
 }
+
+/// A large database: kept as blocks, each once; whole again for a restore, for a check and for a person.
+#[test]
+fn a_large_database_is_kept_as_blocks_and_comes_back_whole() {
+    let w = World::new("WAL");
+    let c = Connection::open(w.db()).unwrap();
+    c.execute_batch(
+        "CREATE TABLE big(id INTEGER PRIMARY KEY, v TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
+         INSERT INTO big SELECT i, hex(randomblob(200)) FROM n;
+         CREATE TABLE immutable_log(sequence INTEGER PRIMARY KEY, entry_hash BLOB);
+         INSERT INTO immutable_log VALUES (7, x'00ff');",
+    )
+    .unwrap();
+    let snapshots = Snapshots::new(
+        w.storage(),
+        Redactor::default(),
+        SnapshotLimits {
+            blocks_above_bytes: 64 * 1024,
+            ledger_copy_bytes: 0,
+            ..SnapshotLimits::default()
+        },
+    );
+    let request = |at: i64| SnapshotRequest {
+        at: AT.plus_millis(at),
+        ledger: Some(w.db()),
+        ..w.request()
+    };
+    let first = snapshots.take(&request(0)).unwrap();
+    let file = first.files.iter().find(|f| f.role == FileRole::Database);
+    let file = file.unwrap();
+    assert!(first.dir.join("grace_data.db.blocks").is_file());
+    assert!(!first.dir.join("grace_data.db").exists());
+    let metadata = fs::read_to_string(first.dir.join("metadata.json")).unwrap();
+    assert!(metadata.contains("\"entry_hash\": \"00ff\""), "{metadata}");
+    // Four pages change; little more than they is written.
+    let changed = 4;
+    for id in [1, 1000, 2000, 3000] {
+        c.execute("UPDATE big SET v = upper(v) || 'x' WHERE id = ?1", [id])
+            .unwrap();
+    }
+    let second = snapshots.take(&request(1)).unwrap();
+    let stored = second.files.iter().find_map(|f| f.stored_bytes).unwrap();
+    assert!(stored < changed * 4 * 4096, "{stored}");
+    assert!(file.stored_bytes.unwrap() > 100 * 4096);
+    snapshots.verify(&second.id).unwrap();
+
+    // Out of it, as plain files.
+    let out = w.dir.path().join("out");
+    let files = snapshots.extract(&first.id, &out).unwrap();
+    assert!(files.len() >= 3);
+    assert_eq!(sum(&out.join("grace_data.db")), 200);
+    assert!(
+        snapshots.extract(&first.id, &out).is_err(),
+        "not over anything"
+    );
+
+    // And back.
+    w.break_it();
+    snapshots.restore(&first.id, &w.restore(true)).unwrap();
+    assert!(w.is_restored());
+
+    // The second needs the first one's blocks, also when that is gone.
+    let rules = PruneRules {
+        keep_count: 1,
+        keep_age_ms: i64::MAX,
+        max_bytes: u64::MAX,
+        protected: BTreeSet::from([second.id.clone()]),
+    };
+    snapshots.prune(&rules, AT).unwrap();
+    assert!(snapshots.get(&first.id).is_err());
+    snapshots.verify(&second.id).unwrap();
+    let pack = fs::read_dir(w.storage().join("blocks")).unwrap().flatten();
+    let pack = pack
+        .map(|e| e.path())
+        .max_by_key(|p| fs::metadata(p).unwrap().len());
+    let mut bytes = fs::read(pack.as_ref().unwrap()).unwrap();
+    // One block may be one that the second snapshot has anew.
+    let end = bytes.len() / 2;
+    for byte in bytes[8..end].iter_mut().step_by(1000) {
+        *byte ^= 1;
+    }
+    fs::write(pack.unwrap(), bytes).unwrap();
+    let e = snapshots.restore(&second.id, &w.restore(true)).unwrap_err();
+    assert!(e.to_string().contains("damaged"), "SAFETY 8: {e}");
+}
+
+/// A disk that would not fit a snapshot is known before one is begun.
+#[test]
+fn the_room_for_a_snapshot_is_known_beforehand() {
+    let w = World::new("WAL");
+    let room = w.snapshots().room_for(&w.request()).unwrap();
+    assert!(room.fits() && room.needed > fs::metadata(w.db()).unwrap().len());
+}

@@ -8,3 +8,5 @@
 mod io_faults;
 mod kill;
 mod power_loss;
+#[cfg(target_os = "linux")]
+mod rollback;

@@ -274,7 +274,7 @@ impl Rounds {
         }
         self.parts
             .alarm
-            .about_ledger(
+            .about_itself(
                 "ledger_not_as_witnessed",
                 &reason,
                 &[

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use super::check::configuration;
 use super::run::{conclude, runtime, start_log};
 use super::table::{print, table};
-use super::{Exit, Failure, Global, PlaybookCommand};
+use super::{Exit, Failure, Global, PlaybookCommand, forecast};
 use crate::clock;
 use crate::config::Config;
+use crate::healing::Forecaster;
 use crate::layout::Layout;
 use crate::orchestrator::{Options, Orchestrator};
 use crate::playbooks::{self, Known};
@@ -28,7 +29,11 @@ pub(super) fn playbook(global: &Global, command: PlaybookCommand) -> Result<Exit
         PlaybookCommand::Show { name } => show(global, &name),
         PlaybookCommand::Lint { files } => lint(global, &files),
         PlaybookCommand::Test { files } => test(global, &files),
-        PlaybookCommand::Run { name, params } => run(global, &name, &params),
+        PlaybookCommand::Run {
+            name,
+            params,
+            dry_run,
+        } => run(global, &name, &params, dry_run),
         PlaybookCommand::Schema => {
             print(&serde_json::to_string_pretty(&playbook::json_schema()).unwrap_or_default());
             Ok(Exit::Healthy)
@@ -195,7 +200,7 @@ fn read_all(files: &[PathBuf]) -> Result<Vec<Playbook>, Failure> {
         .collect()
 }
 
-fn run(global: &Global, name: &str, params: &[String]) -> Result<Exit, Failure> {
+fn run(global: &Global, name: &str, params: &[String], dry_run: bool) -> Result<Exit, Failure> {
     let (config, environment, playbooks) = configuration(global)?;
     let k = find(playbooks.clone(), name)?;
     let overrides = overrides(params)?;
@@ -220,6 +225,12 @@ fn run(global: &Global, name: &str, params: &[String]) -> Result<Exit, Failure> 
         context: Value::Null,
     };
     let layout = Layout::new(&global.data_dir, config.profile);
+    if dry_run {
+        let forecaster = Forecaster::new(&config, &environment, &playbooks, &layout)?;
+        let forecast = forecaster.for_plan(&anomaly, &plan)?;
+        forecast::show(global.json, &forecaster, &forecast);
+        return Ok(Exit::Healthy);
+    }
     let secrets = secrets::collect(&config, &environment, &playbooks);
     start_log(global, &layout, secrets.into_values())?;
     let ui = Ui::new(Style::detect(global.json));
@@ -234,6 +245,7 @@ fn run(global: &Global, name: &str, params: &[String]) -> Result<Exit, Failure> 
             ui: ui.clone(),
             stop,
             supervise: true,
+            own_process: false,
         })
         .await?;
         o.resume().await?;
@@ -243,7 +255,7 @@ fn run(global: &Global, name: &str, params: &[String]) -> Result<Exit, Failure> 
     })
 }
 
-fn overrides(params: &[String]) -> Result<BTreeMap<String, Value>, Failure> {
+pub(super) fn overrides(params: &[String]) -> Result<BTreeMap<String, Value>, Failure> {
     params
         .iter()
         .map(|p| {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use evenkeel_core::redact::Redactor;
 use evenkeel_core::{SuiteResult, TestStatus};
+use evenkeel_edge::launcher;
 use evenkeel_edge::process::{Options as SuperviseOptions, Supervisor};
 use evenkeel_stress::{Cancel, TestContext, TestSpec, run_suite};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -93,6 +94,8 @@ pub(super) fn run(global: &Global, once: bool) -> Result<Exit, Failure> {
     let secrets = secrets::collect(&config, &environment, &playbooks);
     start_log(global, &layout, secrets.into_values())?;
     let ui = Ui::new(Style::detect(global.json));
+    lower_priority(&ui, config.agent.nice);
+    let memory_max_mb = config.agent.memory_max_mb;
     runtime()?.block_on(async {
         let (stopper, stop) = stop::pair();
         stop::on_signals(stopper);
@@ -104,14 +107,34 @@ pub(super) fn run(global: &Global, once: bool) -> Result<Exit, Failure> {
             ui: ui.clone(),
             stop,
             supervise: true,
+            own_process: true,
         };
         let summary = if once {
             Box::pin(Orchestrator::run_once(options)).await?
         } else {
             Box::pin(Orchestrator::run_post_boot_workflow(options)).await?
         };
+        if let Some(used) = summary.over_memory {
+            return Err(Failure::internal(format!(
+                "Evenkeel used {} MB of memory, and [agent] memory_max_mb allows {memory_max_mb}; it has stopped in good order, and its next start goes on from the ledger (the services run on)",
+                used >> 20
+            )));
+        }
         Ok(conclude(&ui, &summary))
     })
+}
+
+/// Evenkeel's own work gives way to that of the services (SAFETY 22); those it starts keep the priority of before.
+fn lower_priority(ui: &Ui, nice: u8) {
+    if nice == 0 {
+        return;
+    }
+    let lowered = launcher::keep_priority().and_then(|()| launcher::lower_priority(nice));
+    if let Err(e) = lowered {
+        ui.warn(format!(
+            "the priority stays as it is ([agent] nice = {nice}): {e}"
+        ));
+    }
 }
 
 /// The last line, and how the command ends.

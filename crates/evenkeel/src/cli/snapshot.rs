@@ -1,4 +1,4 @@
-//! `evenkeel snapshot list|create|restore`.
+//! `evenkeel snapshot list|create|extract|restore`.
 
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ pub(super) fn snapshot(global: &Global, command: SnapshotCommand) -> Result<Exit
     match command {
         SnapshotCommand::List => list(global),
         SnapshotCommand::Create => create(global),
+        SnapshotCommand::Extract { id, to } => extract(global, &id, &to),
         SnapshotCommand::Restore { id, config_only } => restore(global, &id, config_only),
     }
 }
@@ -63,6 +64,26 @@ fn list(global: &Global) -> Result<Exit, Failure> {
         ]);
     }
     print(&t.to_string());
+    Ok(Exit::Healthy)
+}
+
+fn extract(global: &Global, id: &str, to: &std::path::Path) -> Result<Exit, Failure> {
+    let layout = Layout::existing(&global.data_dir, Profile::Service);
+    let snapshots = Snapshots::new(
+        layout.storage(),
+        Redactor::default(),
+        SnapshotLimits::default(),
+    );
+    let files = snapshots
+        .extract(id, to)
+        .map_err(|e| Failure::target(e.to_string()))?;
+    if global.json {
+        print(&json!({"id": id, "files": files}).to_string());
+    } else {
+        for file in &files {
+            print(&file.display().to_string());
+        }
+    }
     Ok(Exit::Healthy)
 }
 

@@ -15,8 +15,9 @@ pub(super) fn table<const N: usize>(heads: [&str; N]) -> Table {
     table
 }
 
+/// Columns of the terminal that standard output is; none when it is none, or too narrow to lay anything out.
 #[cfg(unix)]
-fn terminal_width() -> Option<u16> {
+pub(super) fn terminal_width() -> Option<u16> {
     use std::io::IsTerminal as _;
     let out = std::io::stdout();
     if !out.is_terminal() {
@@ -29,7 +30,7 @@ fn terminal_width() -> Option<u16> {
 }
 
 #[cfg(not(unix))]
-fn terminal_width() -> Option<u16> {
+pub(super) fn terminal_width() -> Option<u16> {
     None
 }
 

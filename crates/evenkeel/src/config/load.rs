@@ -159,6 +159,18 @@ fn check(c: &Config) -> Result<(), Mistake> {
         600_000,
     )?;
     range("snapshots.keep", c.snapshots.keep as u64, 1, 100_000)?;
+    for (key, value, low, high) in c.heartbeat.ranges().into_iter().chain(c.agent.ranges()) {
+        range(key, value, low, high)?;
+    }
+    if let Some(url) = &c.heartbeat.ping
+        && !(url.starts_with("http://") || url.starts_with("https://"))
+    {
+        // Such an address often is a secret: it is not repeated.
+        return Err((
+            at("heartbeat.ping"),
+            "the address does not start with http:// or https://".into(),
+        ));
+    }
     if !(0.0..=1.0).contains(&c.escalation.confidence_min) {
         return Err((
             at("escalation.confidence_min"),

@@ -150,15 +150,7 @@ impl World {
 
     /// SAFETY 8: what was not checked for restorability is no snapshot.
     async fn snapshot(&self, kind: SnapshotKind) -> Result<edge_snapshot::SnapshotRef, String> {
-        let target = &self.config.resolved;
-        let request = SnapshotRequest {
-            kind,
-            at: clock::now(),
-            database: target.database.as_ref().map(|d| d.path.clone()),
-            ledger: Some(self.layout.ledger()),
-            config_files: target.config_files.clone(),
-            root: target.root.clone(),
-        };
+        let request = self.snapshot_request(kind);
         let snapshots = self.snapshots.clone();
         let taken = tokio::task::spawn_blocking(move || snapshots.take(&request))
             .await
@@ -169,6 +161,34 @@ impl World {
         } else {
             Err(format!("snapshot {} did not pass its check", taken.id))
         }
+    }
+
+    fn snapshot_request(&self, kind: SnapshotKind) -> SnapshotRequest {
+        let target = &self.config.resolved;
+        SnapshotRequest {
+            kind,
+            at: clock::now(),
+            database: target.database.as_ref().map(|d| d.path.clone()),
+            ledger: Some(self.layout.ledger()),
+            config_files: target.config_files.clone(),
+            root: target.root.clone(),
+        }
+    }
+
+    /// Why the next snapshot would not fit on the disk.
+    pub(super) fn no_room(&self) -> Option<String> {
+        let kind = SnapshotKind::Manual {
+            label: "room".to_owned(),
+        };
+        let room = self.snapshots.room_for(&self.snapshot_request(kind)).ok()?;
+        (!room.fits()).then(|| {
+            format!(
+                "the next snapshot needs {} MB and {} MB are free in {}: make room, or nothing is healed",
+                room.needed / 1_048_576,
+                room.free.unwrap_or(0) / 1_048_576,
+                self.layout.storage().display()
+            )
+        })
     }
 
     fn scope(&self, cycle: &Cycle, plan: Option<&Plan>) -> Value {

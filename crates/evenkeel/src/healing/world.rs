@@ -32,6 +32,7 @@ use crate::journal::Journal;
 use crate::layout::Layout;
 use crate::mind::Mind;
 use crate::playbooks::Known;
+use crate::pulse::Pulse;
 use crate::ui::{Mark, Ui};
 use crate::watch::{Detector, probe_sample};
 
@@ -69,6 +70,8 @@ pub struct World {
     /// Dependencies outside the target that do not answer now.
     pub(crate) outside_down: Arc<Mutex<BTreeSet<String>>>,
     pub(super) gate: Gate,
+    /// Signs of life.
+    pub(crate) pulse: Pulse,
     mesh: Arc<Mesh>,
     pub(super) notices: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     unused_advisors: Vec<String>,
@@ -90,6 +93,7 @@ impl World {
         journal: &Journal,
         mind: &Mind,
         gate: Gate,
+        pulse: Pulse,
     ) -> Result<Self, String> {
         let prober = Prober::new();
         let supervisor = Supervisor::new(SuperviseOptions {
@@ -156,6 +160,7 @@ impl World {
             mind: mind.clone(),
             outside_down: Arc::default(),
             gate,
+            pulse,
             playbooks,
             supervisor,
             prober,
@@ -264,6 +269,7 @@ impl World {
         Facts {
             pause_file: self.layout.pause_file().exists(),
             down,
+            no_room: self.no_room(),
         }
     }
 

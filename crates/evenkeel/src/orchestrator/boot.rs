@@ -25,6 +25,7 @@ use crate::healing::{Healing, World};
 use crate::journal::Journal;
 use crate::layout::{Layout, LayoutError};
 use crate::mind::Mind;
+use crate::pulse::Pulse;
 use crate::signing;
 use crate::state::{self, ReplayFailure};
 use crate::token::token;
@@ -129,6 +130,7 @@ impl Orchestrator {
             ui,
             stop,
             supervise,
+            own_process,
         } = options;
         let gate = Gate(&ui);
         let started = crate::clock::now();
@@ -199,6 +201,8 @@ impl Orchestrator {
             },
         );
 
+        let pulse = Pulse::new(&config, &layout, &journal, own_process, &stop);
+        let pulse = gate.pass(4, pulse.map_err(BootError::Target))?;
         let world = World::new(
             &config,
             &environment,
@@ -209,6 +213,7 @@ impl Orchestrator {
             &journal,
             &mind,
             anchoring.gate(),
+            pulse.clone(),
         );
         let mut world = gate.pass(4, world.map_err(BootError::Target))?;
         let finished = world.finish_restore().await.map_err(BootError::Target);
@@ -271,6 +276,7 @@ impl Orchestrator {
                 "success",
             )
             .await?;
+        pulse.ready("boot gate passed");
         Ok(Self {
             healing: Healing::new(mind, Arc::new(world), stop.clone()),
             journal,
@@ -285,6 +291,7 @@ impl Orchestrator {
             anchoring,
             alarm,
             deferred: BTreeMap::new(),
+            room_told: false,
             _control: control,
             _audit: endpoint,
             _lock: lock,
@@ -404,7 +411,7 @@ async fn open_ledger(
             Err(suspect) => {
                 let why = suspect.to_string();
                 alarm
-                    .about_ledger("ledger_behind_witness", &why, &LEDGER_STEPS)
+                    .about_itself("ledger_behind_witness", &why, &LEDGER_STEPS)
                     .await;
                 return Err(BootError::LedgerSuspect(why));
             }
@@ -426,7 +433,7 @@ async fn open_ledger(
         let damage = damage.to_string();
         let why = format!("the ledger {} does not verify: {damage}", path.display());
         alarm
-            .about_ledger("ledger_damaged", &why, &LEDGER_STEPS)
+            .about_itself("ledger_damaged", &why, &LEDGER_STEPS)
             .await;
         return Err(BootError::LedgerDamaged { file: path, damage });
     }

@@ -11,7 +11,7 @@ use crate::support::{HttpServer, LONG, Row, SHORT, Stage, rows, rows_of_cycles, 
 
 /// How the playbook fares.
 #[derive(Clone, Copy, PartialEq)]
-enum Cure {
+pub(crate) enum Cure {
     /// It writes the page.
     Works,
     /// It writes another one, and takes that back.
@@ -19,7 +19,7 @@ enum Cure {
 }
 
 /// A target with a page that is not there, a test that asks for it, and a playbook.
-fn sick_target(stage: &Stage, cure: Cure) -> HttpServer {
+pub(crate) fn sick_target(stage: &Stage, cure: Cure) -> HttpServer {
     let page = stage.path().join("page.txt");
     let server = HttpServer::start(move |request| {
         let missing = request.head.starts_with("GET /page.txt ") && !page.exists();

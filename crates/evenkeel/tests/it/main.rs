@@ -14,6 +14,7 @@ mod bad_input;
 mod crash;
 #[cfg(feature = "demo")]
 mod demo;
+mod explain;
 mod guards;
 mod interrupt;
 mod orders;
@@ -23,4 +24,5 @@ mod secrets;
 #[cfg(feature = "demo")]
 mod spec_lines;
 mod support;
+mod watched;
 mod witness;

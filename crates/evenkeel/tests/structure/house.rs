@@ -27,7 +27,10 @@ const STANDS_ON: [(&str, &[&str]); 9] = [
     ("evenkeel-ledger", &[]),
     ("evenkeel-sim", &["evenkeel-core", "evenkeel-detect"]),
     ("evenkeel-stress", &["evenkeel-core"]),
-    ("evenkeel-torture", &["evenkeel-ledger"]),
+    (
+        "evenkeel-torture",
+        &["evenkeel-core", "evenkeel-edge", "evenkeel-ledger"],
+    ),
     ("grace", &[]),
 ];
 

@@ -15,7 +15,7 @@ const PAGE: &str = "docs/src/configuration.md";
 const LEAST: &str = "[target]\nbase_url = \"http://127.0.0.1:8000\"\n";
 
 /// Heading in the reference, and the text before a key of that table; `{}` is where the key goes.
-const TABLES: [(&str, &str); 31] = [
+const TABLES: [(&str, &str); 33] = [
     ("## Top level", "{}\n[target]\nbase_url = 'http://h'"),
     ("## `[target]`", "[target]\n{}"),
     (
@@ -80,6 +80,8 @@ const TABLES: [(&str, &str); 31] = [
         "[[ledger.witness.servers]]\nurl = 'http://h'\nkey = 'k'\n{}",
     ),
     ("## `[[ledger.anchors]]`", "[[ledger.anchors]]\n{}"),
+    ("## `[heartbeat]`", "[heartbeat]\n{}"),
+    ("## `[agent]`", "[agent]\n{}"),
 ];
 
 fn read(text: &str) -> Result<String, String> {
@@ -126,6 +128,8 @@ fn with_defaults() -> impl Iterator<Item = (&'static str, &'static str)> {
             "amp]",
             "snapshots",
             "ledger",
+            "heartbeat",
+            "agent",
         ]
         .iter()
         .any(|part| heading.contains(part))

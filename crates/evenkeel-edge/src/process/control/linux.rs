@@ -89,7 +89,7 @@ impl ExitWatch {
 
 /// Starts a program; it is not killed when anything here is dropped.
 pub(crate) fn spawn(mut command: Command) -> io::Result<(ProcessId, ExitWatch)> {
-    let pid = command.spawn()?.id();
+    let pid = crate::launcher::launch(move || command.spawn())?.id();
     // The child cannot lose its number before we reap it, so these two cannot mean anybody else.
     let process = linux::identify_any(pid).ok_or(io::ErrorKind::NotFound)?;
     let pidfd = open(pid)?.ok_or(io::ErrorKind::NotFound)?;
