@@ -24,8 +24,12 @@ bench:
 bench-ledger *figures:
     cargo bench -p evenkeel-ledger --bench ledger -- {{figures}}
 
-# Many more seeds through the simulator than the test command runs; minutes
-sim:
+# A million simulated cycles, worlds with one fault or none, a year without a gap, mutations of the core; most of an hour
+sim seeds="420000" jobs="2":
+    cargo run --profile sim -p evenkeel-sim -- --seeds {{seeds}} --jobs {{jobs}}
+    cargo run --profile sim -p evenkeel-sim -- --mix permanent --seeds 2000 --jobs {{jobs}}
+    cargo run --profile sim -p evenkeel-sim -- --mix telemetry --seeds 2000 --jobs {{jobs}}
+    cargo run --profile sim -p evenkeel-sim -- --mix calm --days 365 --seeds 4 --every-check --jobs {{jobs}}
     cargo test -p evenkeel-sim --release -- --ignored
 
 # Attacks, power losses, failing disks and kills for the ledger, at length; a quarter of an hour

@@ -27,10 +27,12 @@ use crate::world::verify::Trouble;
 use crate::world::{EPOCH_MS, World};
 
 /// After a change somebody looks for so long, in milliseconds.
-const LOOK_MS: i64 = 6 * MINUTE_MS;
-/// While something is wrong and nothing changes somebody looks for so long, in milliseconds: what is wrong after that
-/// has been met or handed over, or is too slight to be found at all.
+const LOOK_MS: i64 = 5 * MINUTE_MS;
+/// While something is wrong and nothing changes somebody looks for so long, in milliseconds: what was not found by then
+/// is too slight to be found at all.
 const LOOK_AT_TROUBLE_MS: i64 = 25 * MINUTE_MS;
+/// The same after a cycle: what is still wrong has been handed over, or is found by then.
+const LOOK_AFTER_CYCLE_MS: i64 = 8 * MINUTE_MS;
 
 /// How often what waits is looked at where nothing else is to be seen, in milliseconds.
 const WAIT_MS: i64 = 10 * MINUTE_MS;
@@ -122,20 +124,20 @@ impl Driver {
                 self.check()?;
             }
         }
-        self.end()
+        Ok(self.end())
     }
 
     /// What it leaves behind; the ledger is folded once more.
-    fn end(mut self) -> Result<Trace, ReplayError> {
+    fn end(mut self) -> Trace {
         self.rebuild("");
         let limits = people::limits(&self.scenario);
-        Ok(Trace {
+        Trace {
             limits,
             items: self.world.items,
             unreadable: self.unreadable,
             checks: self.checks,
             scenario: Rc::unwrap_or_clone(self.scenario),
-        })
+        }
     }
 
     /// Whether a check may see something that the last one did not.
@@ -150,7 +152,13 @@ impl Driver {
         let trouble = self.world.worst() > Trouble::None
             || self.world.telemetry.iter().any(Option::is_some)
             || self.watchdog.active().any(watch::may_be_acted_on);
-        trouble && quiet < LOOK_AT_TROUBLE_MS
+        let met = self.news > 0 && self.news >= self.world.changed;
+        let patience = if met {
+            LOOK_AFTER_CYCLE_MS
+        } else {
+            LOOK_AT_TROUBLE_MS
+        };
+        trouble && quiet < patience
     }
 
     /// Whether something waits for a person, or for a time.
@@ -163,7 +171,7 @@ impl Driver {
         Facts {
             pause_file: self.world.pause_file,
             down: self.world.down().map(str::to_owned).collect(),
-            no_room: None,
+            no_room: self.world.disk_full.then(|| "the disk is full".to_owned()),
         }
     }
 

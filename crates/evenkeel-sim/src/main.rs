@@ -20,8 +20,9 @@ evenkeel-sim --seed N [--days D] [--mix MIX] [--every-check] [--trace]
   --from SEED    the first of them (0)
   --days D       days of the world in each (7)
   --jobs N       so many at once (1)
-  --mix MIX      campaign: everything; calm: no fault; telemetry: only measurements are at fault;
-                 permanent: one fault that stays or comes and goes (campaign)
+  --mix MIX      campaign: everything; ordinary: the same at a fault a month; calm: no fault;
+                 telemetry: only measurements are at fault; permanent: one fault that stays or
+                 comes and goes (campaign)
   --first        stop at the first run that violates a property, and do not look for a shorter one
   --every-check  leave no check of the watchdog out, however quiet it is
   --seed N       one run
@@ -74,12 +75,13 @@ fn arguments() -> Result<Arguments, String> {
             "--mix" => {
                 found.config.mix = match given.next().unwrap_or_default().as_str() {
                     "campaign" => Mix::Campaign,
+                    "ordinary" => Mix::Ordinary,
                     "calm" => Mix::Calm,
                     "telemetry" => Mix::Telemetry,
                     "permanent" => Mix::Permanent,
                     other => {
                         return Err(format!(
-                            "--mix {other}: campaign, calm, telemetry or permanent was expected"
+                            "--mix {other}: campaign, ordinary, calm, telemetry or permanent was expected"
                         ));
                     }
                 };

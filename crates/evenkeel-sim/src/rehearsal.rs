@@ -133,9 +133,9 @@ fn one_way(plan: &Plan, base: Script, cases: &mut Vec<Case>) {
         cases.push(judge(name, &trace));
         trace
     };
-    let plain = run("", base);
+    let smooth = run("", base);
     let entries = |i: &&Item| matches!(i, Item::Entry(_));
-    let records = plain.items.iter().filter(entries).count();
+    let records = smooth.items.iter().filter(entries).count();
     for n in 1..=u32::try_from(records).unwrap_or(u32::MAX) {
         let dies_after = Some(n);
         run(
@@ -221,11 +221,10 @@ fn judge(name: String, trace: &Trace) -> Case {
         }
     }
     match ended.as_str() {
-        "resolved" | "resolved_with_advice" => {}
         "cleared" | "human_alert" if as_before != Some(true) => {
             problems.push("the target is not as it was before".to_owned());
         }
-        "cleared" | "human_alert" | "stuck" => {}
+        "resolved" | "resolved_with_advice" | "cleared" | "human_alert" | "stuck" => {}
         _ => problems.push("the cycle did not end".to_owned()),
     }
     if matches!(ended.as_str(), "human_alert" | "stuck") && !alerted {

@@ -51,7 +51,8 @@ impl Rng {
     /// A number around 0 with a deviation of 1, roughly normal and never beyond 3.5: the sum of four even ones.
     pub fn bell(&mut self) -> f64 {
         let bits = self.bits();
-        let sum: f64 = (0..4).map(|i| f64::from((bits >> (16 * i)) as u16)).sum();
+        let part = |i: u32| ((bits >> (16 * i)) & 0xFFFF) as f64;
+        let sum = part(0) + part(1) + part(2) + part(3);
         (sum / 65_536.0 - 2.0) * 1.732_050_8
     }
 

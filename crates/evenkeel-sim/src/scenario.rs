@@ -13,9 +13,10 @@ use crate::fault::{Benign, DAY_MS, Fault, HostEvent, TelemetryFault};
 use crate::odds::Odds;
 
 /// Names of services; a target has at most so many.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 24] = [
     "api", "auth", "search", "mail", "cart", "media", "billing", "feed", "chat", "index", "export",
-    "audit", "geo", "price", "stock", "notify",
+    "audit", "geo", "price", "stock", "notify", "login", "image", "report", "score", "tax", "ship",
+    "invoice", "backup",
 ];
 
 /// A service as it was set up.
@@ -93,6 +94,8 @@ pub enum Mix {
     /// Everything there is, mixed anew for each seed.
     #[default]
     Campaign,
+    /// The same at the pace of ordinary months: about one fault in thirty days.
+    Ordinary,
     /// No fault at all: noise, deploys, jobs, people, growth.
     Calm,
     /// Only the measurements are at fault.
@@ -128,7 +131,7 @@ impl Default for Config {
 impl Scenario {
     /// Draws a scenario: the same seed and configuration give the same one.
     pub fn draw(seed: u64, config: &Config) -> Self {
-        draw::scenario(seed, config)
+        draw::scenario(seed, *config)
     }
 
     /// Its end, in milliseconds since it began.

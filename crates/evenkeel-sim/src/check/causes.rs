@@ -42,7 +42,7 @@ pub(super) fn check(trace: &Trace, found: &mut Findings) {
                     groundless.insert(e.workflow(), if misled { 11 } else { 2 });
                 }
                 let key = super::key_of(&e.payload["anomaly"]);
-                found.workflow = e.workflow().to_owned();
+                e.workflow().clone_into(&mut found.workflow);
                 let seen = raised.remove(&key);
                 found.expect(
                     seen.is_some(),

@@ -15,6 +15,10 @@ const HOLD_MS: i64 = 1_000;
 
 /// What a cycle was allowed.
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent observations, not a state: a checker must not assume how they go together"
+)]
 struct Cycle {
     manual: bool,
     /// The plan under way needs a person, by its tier or its mode.

@@ -31,7 +31,7 @@ impl Driver {
         &mut self,
         anomaly: &Anomaly,
         trigger: Trigger,
-        plan: Option<Plan>,
+        plan: Option<&Plan>,
     ) -> Result<bool, ReplayError> {
         for _ in 0..RESTARTS_MAX {
             let facts = self.facts();
@@ -80,7 +80,7 @@ impl Driver {
                 rules,
                 prior_attempts,
                 recurrence_of,
-                plan: plan.clone().map(Box::new),
+                plan: plan.cloned().map(Box::new),
                 refusal,
             };
             self.unhealed.insert(anomaly.key(), anomaly.clone());
@@ -132,7 +132,7 @@ impl Driver {
         let mut asked = anomaly(AnomalyType::MANUAL_REQUEST, Severity::Low, wall);
         asked.series = Some(format!("playbook/{}", plan.playbook));
         asked.service = Some(self.scenario.services[service].name.to_owned());
-        if self.admit(&asked, Trigger::Operator, Some(plan))? {
+        if self.admit(&asked, Trigger::Operator, Some(&plan))? {
             self.heal()?;
         }
         Ok(())
@@ -154,12 +154,14 @@ impl Driver {
         let mut asked = anomaly(AnomalyType::MANUAL_REQUEST, Severity::Low, wall);
         asked.series = Some(format!("playbook/{}", plan.playbook));
         let went = self
-            .admit(&asked, Trigger::Operator, Some(plan.clone()))
+            .admit(&asked, Trigger::Operator, Some(plan))
             .and_then(|_| self.heal());
         let as_before = self.world.ground.same_as(&before);
         self.world.note("", Fact::LeftAs { as_before });
-        went.and_then(|()| self.end())
-            .unwrap_or_else(|e| panic!("{} with {script:?}: {e}", plan.playbook))
+        if let Err(e) = went {
+            panic!("{} with {script:?}: {e}", plan.playbook);
+        }
+        self.end()
     }
 
     /// Runs the open cycle to its end, while the detectors rest.

@@ -15,7 +15,7 @@ use crate::fault::{
 use crate::odds::Odds;
 use crate::rng::Rng;
 
-pub(super) fn scenario(seed: u64, config: &Config) -> Scenario {
+pub(super) fn scenario(seed: u64, config: Config) -> Scenario {
     // A stream of its own for each part, so that a change in one leaves the others as they were.
     let mut rng = Rng::new(seed);
     let mut stream = |n: u64| Rng::new(rng.bits() ^ n);
@@ -26,7 +26,7 @@ pub(super) fn scenario(seed: u64, config: &Config) -> Scenario {
     let services = services(&mut target);
     let n = services.len();
     let odds = match config.mix {
-        Mix::Campaign => Odds::draw(&mut odds_from),
+        Mix::Campaign | Mix::Ordinary => Odds::draw(&mut odds_from),
         Mix::Calm | Mix::Telemetry | Mix::Permanent => Odds {
             advice_good: 500,
             ..Odds::default()
@@ -35,19 +35,26 @@ pub(super) fn scenario(seed: u64, config: &Config) -> Scenario {
     let faults = match config.mix {
         Mix::Calm | Mix::Telemetry => Vec::new(),
         Mix::Permanent => vec![permanent(&mut wrong, n)],
-        Mix::Campaign => faults(&mut wrong, n, days, end),
+        Mix::Campaign => {
+            let per_week = wrong.pick([0, 1, 1, 2, 2, 3]);
+            faults(&mut wrong, n, per_week * days.div_ceil(7), end)
+        }
+        Mix::Ordinary => {
+            let per_month = wrong.pick([0, 1, 1, 2]);
+            faults(&mut wrong, n, per_month * days.div_ceil(30), end)
+        }
     };
     let telemetry = match config.mix {
         Mix::Calm | Mix::Permanent => Vec::new(),
         Mix::Telemetry => telemetry(&mut host, n, 12, end, false),
-        Mix::Campaign => {
+        Mix::Campaign | Mix::Ordinary => {
             let count = host.pick([0, 0, 0, 1, 2]);
             let lies = host.chance(300);
             telemetry(&mut host, n, count, end, lies)
         }
     };
     let host_events = match config.mix {
-        Mix::Campaign => host_events(&mut host, n, end, &faults),
+        Mix::Campaign | Mix::Ordinary => host_events(&mut host, n, end, &faults),
         Mix::Telemetry => vec![(
             host.between(HOUR_MS, end - 1),
             HostEvent::ClockSet {
@@ -56,7 +63,7 @@ pub(super) fn scenario(seed: u64, config: &Config) -> Scenario {
         )],
         Mix::Calm | Mix::Permanent => Vec::new(),
     };
-    let campaign = config.mix == Mix::Campaign;
+    let campaign = matches!(config.mix, Mix::Campaign | Mix::Ordinary);
     let policy = policy(&mut stream(6), &services, campaign);
     Scenario {
         seed,
@@ -87,7 +94,7 @@ pub(super) fn scenario(seed: u64, config: &Config) -> Scenario {
 }
 
 fn services(rng: &mut Rng) -> Vec<ServiceSpec> {
-    let n = rng.pick([2, 4, 8, 12, 16, 16]);
+    let n = rng.pick([2, 4, 8, 16, 24, 24]);
     (0..n)
         .map(|i| {
             let load = rng.between(5, 200) as f64;
@@ -227,11 +234,9 @@ fn fault(rng: &mut Rng, kind: FaultKind, service: usize, at: i64) -> Fault {
     }
 }
 
-fn faults(rng: &mut Rng, services: usize, days: u32, end: i64) -> Vec<Fault> {
-    let per_week = rng.pick([0, 1, 1, 2, 2, 3]);
-    let count = (per_week * days.div_ceil(7)).min(400);
+fn faults(rng: &mut Rng, services: usize, count: u32, end: i64) -> Vec<Fault> {
     let mut found = Vec::new();
-    for _ in 0..count {
+    for _ in 0..count.min(400) {
         let kind = rng.pick(FaultKind::ALL);
         let at = rng.between(10 * MINUTE_MS, end - 1);
         let service = pick_service(rng, services);

@@ -26,7 +26,7 @@ impl World {
         let ms = self.rng.between(500, 20_000);
         self.pass(ms, &cycle.workflow_id);
         let answer = if self.rng.chance(self.odds.advice_good) {
-            self.usable(cycle)
+            Some(self.usable(cycle))
         } else {
             self.unusable()
         };
@@ -58,7 +58,7 @@ impl World {
     }
 
     /// A known playbook, the right one or any.
-    fn usable(&mut self, cycle: &Cycle) -> Option<(Proposal, String)> {
+    fn usable(&mut self, cycle: &Cycle) -> (Proposal, String) {
         let known = library::playbooks();
         let kind = cycle.anomaly.kind.as_str();
         let fitting = known
@@ -80,7 +80,7 @@ impl World {
             }
         }
         let said = proposal(&chosen.name, 0.8, config);
-        Some((said, "it helped before".to_owned()))
+        (said, "it helped before".to_owned())
     }
 
     /// Something that must lead to nothing.

@@ -214,7 +214,7 @@ impl World {
                 for s in self.indexes(&a.services) {
                     match a.signal {
                         SignalName::Term | SignalName::Int | SignalName::Kill => {
-                            self.end_process(s)
+                            self.end_process(s);
                         }
                         _ => self.services[s].in_force = super::in_force(&self.ground),
                     }
@@ -226,12 +226,11 @@ impl World {
                 let found = self.unlock();
                 return (found, json!({"held_ms": if found { 900 } else { 0 }}));
             }
-            Action::ResetEventMesh(_) => {}
             Action::HttpRequest(_) | Action::Sql(_) if action.only_looks() => {}
             Action::HttpRequest(_) | Action::Sql(_) | Action::RunCommand(_) => {
                 self.ground.leave_mark(&mark_of(action));
             }
-            Action::SetTunable(_) => {}
+            Action::ResetEventMesh(_) | Action::SetTunable(_) => {}
         }
         self.changed = self.elapsed();
         (true, Value::Null)

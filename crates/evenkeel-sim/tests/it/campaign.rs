@@ -17,9 +17,9 @@ fn config(mix: Mix) -> Config {
     }
 }
 
-fn campaign(seeds: Range<u64>, config: &Config) {
+fn campaign(seeds: Range<u64>, config: Config) {
     for seed in seeds {
-        let trace = run(seed, config);
+        let trace = run(seed, &config);
         let violations = check(&trace);
         let report = Report {
             trace: &trace,
@@ -32,7 +32,7 @@ fn campaign(seeds: Range<u64>, config: &Config) {
 /// SAFETY 1 to 16, 18 to 20 and the ends of cycles: see the checkers.
 #[test]
 fn no_seed_breaks_a_property() {
-    campaign(0..SEEDS, &Config::default());
+    campaign(0..SEEDS, Config::default());
 }
 
 /// Seeds that once broke something. One a line; what stands after `#` says what it was.
@@ -53,7 +53,7 @@ fn seeds_that_once_failed_do_not_fail_again() {
             other => panic!("{other} is no mix"),
         };
         let seed: u64 = seed.trim().parse().expect("a seed");
-        campaign(seed..seed + 1, &config(mix));
+        campaign(seed..seed + 1, config(mix));
         seeds += 1;
     }
     assert!(seeds >= 8, "the corpus has {seeds} seeds");
@@ -160,7 +160,7 @@ fn a_leak_over_weeks_is_seen() {
 #[test]
 #[ignore = "takes minutes; just sim"]
 fn no_seed_of_very_many_breaks_a_property() {
-    campaign(0..MANY_SEEDS, &Config::default());
+    campaign(0..MANY_SEEDS, Config::default());
 }
 
 #[test]

@@ -143,8 +143,8 @@ fn root() -> PathBuf {
 #[test]
 fn every_mutation_has_its_place() {
     for m in &MUTATIONS {
-        let text =
-            fs::read_to_string(root().join("crates/evenkeel-core/src").join(m.file)).unwrap();
+        let text = fs::read_to_string(root().join("crates/evenkeel-core/src").join(m.file))
+            .expect("files of the workspace and of its copy");
         let times = text.matches(m.from).count();
         assert_eq!(
             times, 1,
@@ -163,10 +163,11 @@ fn every_mutation_of_the_core_is_found() {
     let mut unnoticed = Vec::new();
     for m in &MUTATIONS {
         let place = copy.dir.join("crates/evenkeel-core/src").join(m.file);
-        let good = fs::read_to_string(&place).unwrap();
-        fs::write(&place, good.replace(m.from, m.to)).unwrap();
+        let good = fs::read_to_string(&place).expect("files of the workspace and of its copy");
+        fs::write(&place, good.replace(m.from, m.to))
+            .expect("files of the workspace and of its copy");
         let survived = copy.survives();
-        fs::write(&place, good).unwrap();
+        fs::write(&place, good).expect("files of the workspace and of its copy");
         println!(
             "{} {}",
             if survived { "NOT FOUND" } else { "found    " },
@@ -196,7 +197,8 @@ impl Copy {
         ] {
             copy_all(&root().join(part), &dir.join(part));
         }
-        let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+        let manifest = fs::read_to_string(root().join("Cargo.toml"))
+            .expect("files of the workspace and of its copy");
         let members = r#"members = ["crates/*"]"#;
         assert!(manifest.contains(members));
         let only = r#"members = ["crates/evenkeel-core", "crates/evenkeel-detect", "crates/evenkeel-sim"]"#;
@@ -205,8 +207,10 @@ impl Copy {
             .filter(|l| !l.starts_with("default-members"))
             .map(|l| l.replace(members, only))
             .collect();
-        fs::write(dir.join("Cargo.toml"), manifest.join("\n")).unwrap();
-        fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
+        fs::write(dir.join("Cargo.toml"), manifest.join("\n"))
+            .expect("files of the workspace and of its copy");
+        fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock"))
+            .expect("files of the workspace and of its copy");
         Self { dir }
     }
 
@@ -227,12 +231,12 @@ impl Copy {
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
             .status()
-            .unwrap();
+            .expect("cargo can be started");
         assert!(built.success(), "a mutation must compile");
         let ran = Command::new(target.join("release/evenkeel-sim"))
             .args(["--first", "--seeds", SEEDS, "--jobs", "2"])
             .output()
-            .unwrap();
+            .expect("what was built can be started");
         // 101: the healer refused an event that answers what it asked for, which is a hole in its table.
         match ran.status.code() {
             Some(0) => true,
@@ -243,14 +247,14 @@ impl Copy {
 }
 
 fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+    fs::create_dir_all(to).expect("files of the workspace and of its copy");
+    for entry in fs::read_dir(from).expect("files of the workspace and of its copy") {
+        let entry = entry.expect("files of the workspace and of its copy");
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         if path.is_dir() {
             copy_all(&path, &target);
         } else {
-            fs::copy(&path, &target).unwrap();
+            fs::copy(&path, &target).expect("files of the workspace and of its copy");
         }
     }
 }
