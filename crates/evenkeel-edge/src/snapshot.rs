@@ -20,7 +20,7 @@ use evenkeel_core::redact::Redactor;
 use evenkeel_core::{Anomaly, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use restore::{DatabaseRestore, RestoreReport, RestoreRequest, RestoreStage};
+pub use restore::{DatabaseRestore, Fence, RestoreReport, RestoreRequest, RestoreStage};
 pub use sqlite::SqliteError;
 pub use store::{PruneRules, Pruned};
 pub use take::Room;
@@ -277,6 +277,14 @@ pub enum SnapshotError {
         "the database is not restored: the service was not fenced (stopped) for the whole time, and data written since the snapshot would be lost; stop it, or restore by hand"
     )]
     NotFenced,
+    /// A service was started while its database was replaced.
+    #[error(
+        "{} is restored, and a service was started meanwhile: what it wrote may be lost, and what it holds in memory may be stale; stop what starts it, and restore once more", db.display()
+    )]
+    FenceBroken {
+        /// The database.
+        db: PathBuf,
+    },
     /// A restore was begun and has not ended.
     #[error("an earlier restore of `{id}` has not ended: finish it first (`recover`), see {}", journal.display())]
     Unfinished {

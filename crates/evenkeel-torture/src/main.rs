@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use evenkeel_torture::recorder::Plant;
+#[cfg(target_os = "linux")]
+use evenkeel_torture::rollback;
 use evenkeel_torture::{io_faults, kill, power_loss};
 
-/// Power losses, failing disks and kills for the ledger.
+/// Power losses, failing disks and kills for the ledger and the rollback.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -54,17 +56,6 @@ enum Command {
         #[arg(long)]
         tell_early: bool,
     },
-    /// Kill the way back to a snapshot at every system call that it makes.
-    #[cfg(target_os = "linux")]
-    Rollback {
-        /// Every so manieth call.
-        #[arg(long, default_value_t = 1)]
-        every: u64,
-    },
-    /// The process that is killed.
-    #[cfg(target_os = "linux")]
-    #[command(hide = true)]
-    RollbackChild { dir: PathBuf },
     /// The process that is killed.
     #[command(hide = true)]
     KillChild {
@@ -73,6 +64,20 @@ enum Command {
         #[arg(long)]
         tell_early: bool,
     },
+    /// Kill a rollback at every system call that it makes.
+    #[cfg(target_os = "linux")]
+    Rollback {
+        /// Kill at every this manyth call only.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        every: u64,
+        /// A bug on purpose: the next start recovers nothing. It has to be found.
+        #[arg(long)]
+        skip_recovery: bool,
+    },
+    /// The process that is killed.
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    RollbackChild { directory: PathBuf, act: String },
 }
 
 fn main() -> ExitCode {
@@ -109,7 +114,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 threads,
                 progress: true,
             })?;
-            Ok(tell("power loss", seed, &summary, &summary.losses))
+            Ok(tell(
+                &format!("power loss, seed {seed}"),
+                &summary,
+                &summary.losses,
+            ))
         }
         Command::IoFaults { seed } => {
             let summary = io_faults::run(io_faults::Settings {
@@ -117,7 +126,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 every: 1,
                 progress: true,
             })?;
-            Ok(tell("I/O faults", seed, &summary, &summary.losses))
+            Ok(tell(
+                &format!("I/O faults, seed {seed}"),
+                &summary,
+                &summary.losses,
+            ))
         }
         Command::Kill {
             rounds,
@@ -132,22 +145,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 tell_early,
                 progress: true,
             })?;
-            Ok(tell("kill -9", seed, &summary, &summary.losses))
-        }
-        #[cfg(target_os = "linux")]
-        Command::Rollback { every } => {
-            let summary = evenkeel_torture::rollback::run(&evenkeel_torture::rollback::Settings {
-                every: every.max(1),
-                program: std::env::current_exe()?,
-                progress: true,
-                skip_recovery: false,
-            })?;
-            Ok(tell("rollback", 0, &summary, &summary.losses))
-        }
-        #[cfg(target_os = "linux")]
-        Command::RollbackChild { dir } => {
-            evenkeel_torture::rollback::child(&dir)?;
-            Ok(ExitCode::SUCCESS)
+            Ok(tell(
+                &format!("kill -9, seed {seed}"),
+                &summary,
+                &summary.losses,
+            ))
         }
         Command::KillChild {
             path,
@@ -157,14 +159,34 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             kill::child(&path, round, tell_early)?;
             Ok(ExitCode::SUCCESS)
         }
+        #[cfg(target_os = "linux")]
+        Command::Rollback {
+            every,
+            skip_recovery,
+        } => {
+            let summary = rollback::run(&rollback::Settings {
+                every,
+                first: 1,
+                threads,
+                program: std::env::current_exe()?,
+                skip_recovery,
+                progress: true,
+            })?;
+            Ok(tell("rollback", &summary, &summary.losses))
+        }
+        #[cfg(target_os = "linux")]
+        Command::RollbackChild { directory, act } => {
+            rollback::child(&directory, &act)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
-fn tell(what: &str, seed: u64, summary: &impl Display, losses: &[impl Display]) -> ExitCode {
+fn tell(what: &str, summary: &impl Display, losses: &[impl Display]) -> ExitCode {
     for loss in losses {
         println!("LOST: {loss}");
     }
-    println!("{what}, seed {seed}: {summary}");
+    println!("{what}: {summary}");
     if losses.is_empty() {
         ExitCode::SUCCESS
     } else {

@@ -164,12 +164,18 @@ impl BlockStore {
         fs::create_dir_all(&self.dir).map_err(io_at(&self.dir, "it cannot be made"))?;
         let mut packs = base.map(|b| b.packs.clone()).unwrap_or_default();
         let known = match base {
-            Some(base) if packs.len() < PACKS_MAX => self.hashes(base)?,
-            _ => {
-                packs.clear();
-                Vec::new()
-            }
+            // What cannot be read any more is not built on: then everything is written anew.
+            Some(base) if packs.len() < PACKS_MAX => self.hashes(base).unwrap_or_default(),
+            _ => Vec::new(),
         };
+        if known.is_empty() {
+            packs.clear();
+        }
+        // As if they had just been made: whoever sweeps meanwhile leaves them alone.
+        for name in &packs {
+            let touched = File::options().append(true).open(self.path(name));
+            let _ = touched.and_then(|f| f.set_modified(std::time::SystemTime::now()));
+        }
         let size = fs::metadata(copy)
             .map_err(io_at(copy, "it cannot be read"))?
             .len();
@@ -521,6 +527,19 @@ mod tests {
             "c",
         );
         assert_eq!(extracted(&store, &c.manifest).unwrap(), &first[..BLOCK * 2]);
+    }
+
+    #[test]
+    fn a_pack_that_is_gone_or_damaged_is_not_built_on() {
+        let (dir, store) = store();
+        let bytes = pages(50, &[]);
+        let a = kept(&store, dir.path(), &bytes, None, "a");
+        fs::write(store.path("a"), "nonsense").unwrap();
+        let b = kept(&store, dir.path(), &bytes, Some(&a.manifest), "b");
+        fs::remove_file(store.path("a")).unwrap();
+        assert_eq!(extracted(&store, &b.manifest).unwrap(), bytes);
+        let c = kept(&store, dir.path(), &bytes, Some(&a.manifest), "c");
+        assert_eq!(extracted(&store, &c.manifest).unwrap(), bytes);
     }
 
     #[test]

@@ -22,14 +22,38 @@ use crate::target::confine;
 /// The `type` of the copies of broken states.
 pub(super) const FORENSIC_KIND: &str = "before_restore";
 
+/// Tells whether every service that writes to the database is down, now. A supervisor of somebody else's may start one in
+/// the middle.
+#[derive(Clone)]
+pub struct Fence(std::sync::Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Fence {
+    /// Asks this.
+    pub fn new(holds: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(std::sync::Arc::new(holds))
+    }
+
+    fn holds(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Fence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fence")
+    }
+}
+
 /// The database to restore into.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DatabaseRestore {
     /// The live database.
     pub path: PathBuf,
     /// Every service that writes to it has been stopped since before the changes that are to be taken back. Without
     /// that nothing is restored: data written since would be lost.
     pub fenced: bool,
+    /// Looked at again before the intent, right before the database is replaced, and after it (SAFETY 15).
+    pub fence: Option<Fence>,
 }
 
 /// What is to be restored, and where to.
@@ -130,9 +154,13 @@ impl Snapshots {
             database_done: false,
             config,
         };
+        let fence = request.database.as_ref().and_then(|d| d.fence.as_ref());
+        if fence.is_some_and(|f| !f.holds()) {
+            return Err(SnapshotError::NotFenced);
+        }
         self.write_intent(&intent)?;
         self.reached(RestoreStage::Intent)?;
-        self.carry_out(&snapshot, intent, true)
+        self.carry_out(&snapshot, intent, true, fence)
     }
 
     /// Finishes a restore that was interrupted, and clears away what interrupted work left. `None`: there was none.
@@ -162,6 +190,7 @@ impl Snapshots {
             )));
         }
         let mut fenced = false;
+        let fence = request.database.as_ref().and_then(|d| d.fence.as_ref());
         if let Some(path) = &intent.database {
             match &request.database {
                 Some(d) if d.path == *path => fenced = d.fenced,
@@ -173,7 +202,7 @@ impl Snapshots {
                 }
             }
         }
-        self.carry_out(&snapshot, intent, fenced).map(Some)
+        self.carry_out(&snapshot, intent, fenced, fence).map(Some)
     }
 
     /// Clears away what replacing a file left beside it when it was killed.
@@ -199,12 +228,21 @@ impl Snapshots {
         snapshot: &SnapshotRef,
         mut intent: Intent,
         fenced: bool,
+        fence: Option<&Fence>,
     ) -> Result<RestoreReport, SnapshotError> {
         let mut restored = Vec::new();
         let mut digest = None;
         if let Some(live) = intent.database.clone() {
             if !intent.database_done {
+                // Right before the database is replaced. Nothing of it has been changed: the intent is taken back.
+                if fenced && fence.is_some_and(|f| !f.holds()) {
+                    self.drop_intent()?;
+                    return Err(SnapshotError::NotFenced);
+                }
                 digest = Some(self.restore_database(snapshot, &live, fenced)?);
+                if fenced && fence.is_some_and(|f| !f.holds()) {
+                    return Err(SnapshotError::FenceBroken { db: live });
+                }
                 self.reached(RestoreStage::Database)?;
                 intent.database_done = true;
                 self.write_intent(&intent)?;
@@ -235,9 +273,7 @@ impl Snapshots {
             }
         }
         self.reached(RestoreStage::Checked)?;
-        let journal = self.journal();
-        fs::remove_file(&journal).map_err(io_at(&journal, "it cannot be removed"))?;
-        sync_dir(&self.storage).map_err(io_at(&self.storage, "it cannot be synced"))?;
+        self.drop_intent()?;
         Ok(RestoreReport {
             snapshot: snapshot.id.clone(),
             restored,
@@ -338,6 +374,12 @@ impl Snapshots {
             verified,
         )?;
         Ok(kept.id)
+    }
+
+    fn drop_intent(&self) -> Result<(), SnapshotError> {
+        let journal = self.journal();
+        fs::remove_file(&journal).map_err(io_at(&journal, "it cannot be removed"))?;
+        sync_dir(&self.storage).map_err(io_at(&self.storage, "it cannot be synced"))
     }
 
     fn read_intent(&self) -> Result<Option<Intent>, SnapshotError> {

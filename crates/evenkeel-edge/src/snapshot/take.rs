@@ -86,7 +86,7 @@ impl Snapshots {
 
     /// Whether the next snapshot fits on the disk: to be asked before healing begins.
     ///
-    /// What is kept as blocks is copied whole first, so it needs its whole size for a moment.
+    /// What is kept as blocks is copied whole first, so it needs twice its size for a moment.
     pub fn room_for(&self, request: &SnapshotRequest) -> Result<Room, SnapshotError> {
         let ledger = request
             .ledger
@@ -102,7 +102,12 @@ impl Snapshots {
         let size: u64 = databases
             .iter()
             .filter_map(|d| d.as_ref())
-            .map(|db| len_with_wal(db))
+            .map(|db| {
+                let len = len_with_wal(db);
+                // The plain copy and its blocks are there together for a moment.
+                let twice = len > self.limits.blocks_above_bytes;
+                if twice { len.saturating_mul(2) } else { len }
+            })
             .sum();
         // A fifth on top: the database grows while it is copied.
         let needed = size

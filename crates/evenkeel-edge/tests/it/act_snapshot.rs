@@ -95,6 +95,7 @@ impl World {
             database: Some(DatabaseRestore {
                 path: self.db(),
                 fenced,
+                fence: None,
             }),
             config: true,
             config_files: Self::configs(),
@@ -737,4 +738,30 @@ fn the_room_for_a_snapshot_is_known_beforehand() {
     let w = World::new("WAL");
     let room = w.snapshots().room_for(&w.request()).unwrap();
     assert!(room.fits() && room.needed > fs::metadata(w.db()).unwrap().len());
+}
+
+/// SAFETY 15: a supervisor of somebody else's that starts the service in the middle is noticed, before and after.
+#[test]
+fn a_fence_that_breaks_is_noticed() {
+    use std::sync::atomic::AtomicU32;
+
+    use evenkeel_edge::snapshot::Fence;
+    let w = World::new("WAL");
+    let id = w.snapshots().take(&w.request()).unwrap().id;
+    w.break_it();
+    let looks_until_it_breaks = |looks: u32| {
+        let asked = AtomicU32::new(0);
+        let mut request = w.restore(true);
+        request.database.as_mut().unwrap().fence = Some(Fence::new(move || {
+            asked.fetch_add(1, Ordering::Relaxed) < looks
+        }));
+        w.snapshots().restore(&id, &request)
+    };
+    for looks in [0, 1] {
+        let e = looks_until_it_breaks(looks).unwrap_err();
+        assert!(matches!(e, SnapshotError::NotFenced), "{looks}: {e}");
+        assert_eq!(w.sum(), 0, "nothing was changed");
+    }
+    let e = looks_until_it_breaks(2).unwrap_err();
+    assert!(matches!(e, SnapshotError::FenceBroken { .. }), "{e}");
 }

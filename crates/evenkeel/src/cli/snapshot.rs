@@ -5,7 +5,8 @@ use std::sync::Arc;
 use evenkeel_core::redact::Redactor;
 use evenkeel_edge::process::{Options as SuperviseOptions, Supervisor};
 use evenkeel_edge::snapshot::{
-    DatabaseRestore, RestoreRequest, SnapshotKind, SnapshotLimits, SnapshotRequest, Snapshots,
+    DatabaseRestore, Fence, RestoreRequest, SnapshotKind, SnapshotLimits, SnapshotRequest,
+    Snapshots,
 };
 use serde_json::json;
 
@@ -65,6 +66,15 @@ fn list(global: &Global) -> Result<Exit, Failure> {
     }
     print(&t.to_string());
     Ok(Exit::Healthy)
+}
+
+/// Every service is down, and stays so.
+fn fence(supervisor: &Supervisor) -> Fence {
+    let supervisor = supervisor.clone();
+    Fence::new(move || {
+        let mut names = supervisor.names().into_iter();
+        names.all(|name| supervisor.processes(&name).is_ok_and(|p| p.is_empty()))
+    })
 }
 
 fn extract(global: &Global, id: &str, to: &std::path::Path) -> Result<Exit, Failure> {
@@ -182,6 +192,7 @@ fn restore(global: &Global, id: &str, config_only: bool) -> Result<Exit, Failure
                     DatabaseRestore {
                         path: d.path.clone(),
                         fenced: true,
+                        fence: Some(fence(&supervisor)),
                     }
                 }),
                 config: true,

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use evenkeel_core::cycle::RunVerdict;
+use evenkeel_core::cycle::{Run, RunVerdict};
 use evenkeel_core::event::{Event, SnapshotRef};
 use evenkeel_core::guarded;
-use evenkeel_core::playbook::action::SignalName;
+use evenkeel_core::playbook::action::{Action, SignalName};
 use evenkeel_core::playbook::plan::ChosenBy;
 use evenkeel_core::playbook::select::select;
 use evenkeel_core::playbook::{Plan, Playbook, Prepared, RollbackOutcome, StepOutcome};
@@ -17,7 +17,9 @@ use evenkeel_edge::action::{
 };
 use evenkeel_edge::collect::{log_follow, log_pattern};
 use evenkeel_edge::process::{ServiceEvent, Supervisor};
-use evenkeel_edge::snapshot::{self as edge_snapshot, SnapshotKind, SnapshotRequest};
+use evenkeel_edge::snapshot::{
+    self as edge_snapshot, DatabaseRestore, RestoreRequest, SnapshotKind, SnapshotRequest,
+};
 use evenkeel_stress::mesh::ResponderHandle;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -273,6 +275,14 @@ impl World {
             );
         match prepared {
             Some(prepared) => {
+                if let Err(why) = self.restorable(cycle, prepared).await {
+                    return StepOutcome {
+                        ok: false,
+                        message: why,
+                        findings: Value::Null,
+                        duration_ms: 0,
+                    };
+                }
                 if let Err(why) = self.anchored(cycle, step, prepared).await {
                     return StepOutcome {
                         ok: false,
@@ -293,6 +303,58 @@ impl World {
                 duration_ms: 0,
             },
         }
+    }
+
+    /// SAFETY 8: before a step that may change the database, its snapshot is read whole once more.
+    async fn restorable(&self, cycle: &Cycle, prepared: &Prepared) -> Result<(), String> {
+        if !prepared.action.changes_database() {
+            return Ok(());
+        }
+        let Some(snapshot) = cycle.run().and_then(|r| r.snapshot.clone()) else {
+            return Err("there is no snapshot of this attempt".to_owned());
+        };
+        let snapshots = self.snapshots.clone();
+        tokio::task::spawn_blocking(move || snapshots.verify(&snapshot.id))
+            .await
+            .map_err(|e| e.to_string())?
+            .map(drop)
+            .map_err(|e| format!("the snapshot could not be restored: {e}"))
+    }
+
+    /// Puts the database back from the attempt's snapshot, where that loses nothing: the playbook changed it, had stopped
+    /// every service before, and none has run since. `None`: there is nothing to put back, or it may have been written
+    /// since, and the copy is kept for a person.
+    async fn restore_database(&self, run: &Run) -> Option<Result<String, String>> {
+        let names = self.supervisor.names();
+        if !changed_under_fence(run, &names) || !self.all_down() {
+            return None;
+        }
+        let target = &self.config.resolved;
+        let (path, id) = (
+            target.database.as_ref()?.path.clone(),
+            run.snapshot.as_ref()?.id.clone(),
+        );
+        let request = RestoreRequest {
+            at: clock::now(),
+            database: Some(DatabaseRestore {
+                path,
+                fenced: true,
+                fence: Some(self.fence()),
+            }),
+            config: false,
+            config_files: target.config_files.clone(),
+            root: target.root.clone(),
+        };
+        let snapshots = self.snapshots.clone();
+        let restored = tokio::task::spawn_blocking(move || snapshots.restore(&id, &request)).await;
+        Some(match restored {
+            Ok(Ok(report)) => Ok(format!(
+                "the database as in {}; the state before is kept as {}",
+                report.snapshot, report.kept_as
+            )),
+            Ok(Err(e)) => Err(format!("the database: {e}")),
+            Err(e) => Err(format!("the database: {e}")),
+        })
     }
 
     /// Before a step that changes something, what was written so far has to be seen elsewhere (SAFETY 21), as the
@@ -332,7 +394,16 @@ impl World {
     async fn roll_back(&self, cycle: &Cycle) -> RollbackOutcome {
         match cycle.run() {
             Some(run) => {
+                let database = self.restore_database(run).await;
                 let mut outcome = self.executor.undo(&run.undo_ops()).await;
+                match database {
+                    None => {}
+                    Some(Ok(line)) => outcome.restored.push(line),
+                    Some(Err(e)) => {
+                        outcome.ok = false;
+                        outcome.errors.push(e);
+                    }
+                }
                 let made_worse = |name: &str| {
                     let guards = run.verification.iter().flat_map(|v| &v.guards);
                     guards.into_iter().any(|g| g.worse && g.name == name)
@@ -354,6 +425,33 @@ impl World {
             },
         }
     }
+}
+
+/// Whether an attempt changed the database after it had stopped every service, and started none since.
+fn changed_under_fence(run: &Run, services: &[String]) -> bool {
+    let mut stopped: Vec<&str> = Vec::new();
+    let mut changed = false;
+    for action in run
+        .steps
+        .iter()
+        .filter_map(|s| Some(&s.prepared.as_ref()?.action))
+    {
+        if action.changes_database() {
+            if !services.iter().all(|s| stopped.contains(&s.as_str())) {
+                return false;
+            }
+            changed = true;
+        }
+        match action {
+            Action::Stop(_) => stopped.extend(action.interrupts()),
+            Action::Start(_) | Action::Restart(_) if changed => return false,
+            Action::Start(_) | Action::Restart(_) => {
+                stopped.retain(|s| !action.touches().contains(s));
+            }
+            _ => {}
+        }
+    }
+    changed
 }
 
 /// The supervisor, as playbook steps use it.

@@ -17,7 +17,7 @@ use evenkeel_edge::collect::probe::Prober;
 use evenkeel_edge::guidance::GuidanceStore;
 use evenkeel_edge::process::{Options as SuperviseOptions, Supervisor};
 use evenkeel_edge::snapshot::{
-    DatabaseRestore, PruneRules, RestoreRequest, SnapshotLimits, Snapshots,
+    DatabaseRestore, Fence, PruneRules, RestoreRequest, SnapshotLimits, Snapshots,
 };
 use evenkeel_stress::{BaseUrl, Cancel, MeshClient, Responder, TestContext, TestSpec, run_test};
 use futures_util::future::BoxFuture;
@@ -181,11 +181,8 @@ impl World {
             // What runs now may have written since; only services that are down are still fenced.
             database: target.database.as_ref().map(|d| DatabaseRestore {
                 path: d.path.clone(),
-                fenced: self
-                    .supervisor
-                    .names()
-                    .iter()
-                    .all(|name| self.supervisor.processes(name).is_ok_and(|p| p.is_empty())),
+                fenced: self.all_down(),
+                fence: Some(self.fence()),
             }),
             config: true,
             config_files: target.config_files.clone(),
@@ -215,6 +212,23 @@ impl World {
             "a restore of {} that was interrupted is finished; the state before is kept as {}",
             report.snapshot, report.kept_as
         )))
+    }
+
+    /// No service of the target has a process.
+    pub(super) fn all_down(&self) -> bool {
+        let names = self.supervisor.names();
+        names
+            .iter()
+            .all(|name| self.supervisor.processes(name).is_ok_and(|p| p.is_empty()))
+    }
+
+    /// The same, to be asked again and again.
+    pub(super) fn fence(&self) -> Fence {
+        let supervisor = self.supervisor.clone();
+        Fence::new(move || {
+            let mut names = supervisor.names().into_iter();
+            names.all(|name| supervisor.processes(&name).is_ok_and(|p| p.is_empty()))
+        })
     }
 
     /// Starts the target's services, or (`supervise` off) finds those that run. One line for each.

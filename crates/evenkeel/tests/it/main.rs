@@ -15,6 +15,7 @@ mod crash;
 #[cfg(feature = "demo")]
 mod demo;
 mod explain;
+mod fenced;
 mod guards;
 mod interrupt;
 mod orders;
