@@ -12,10 +12,15 @@ use super::World;
 
 /// Probes of one address for one sample.
 const PROBES: u64 = 10;
-/// Time for one sample of one address.
+/// Time for one sample of one address, when enough was measured to judge by.
 const SAMPLE_LIMIT: Duration = Duration::from_secs(2);
-/// Failures in a row after which a sample is not gone on with.
-const FAILURES_MAX: u64 = 3;
+/// Time for one sample of one address, in any case.
+const SAMPLE_LIMIT_LAST: Duration = Duration::from_secs(20);
+/// Failures in a row before an attempt after which a sample is not gone on with: there is nothing to lose, and healing
+/// waits for it.
+const FAILURES_MAX: u64 = 2;
+/// How long an answer before an attempt is waited for.
+const PATIENCE_BEFORE: Duration = Duration::from_secs(1);
 /// How much more memory of a service is worse: by this share, and by so many MB.
 const MEMORY_WORSE: (f64, f64) = (0.5, 128.0);
 /// Pause between two looks of the canary.
@@ -28,11 +33,15 @@ const CANARY_FAILURES_MAX: u32 = 5;
 const RETEST_LIMIT: Duration = Duration::from_mins(5);
 
 impl World {
-    /// The guarded metrics now.
+    /// The guarded metrics before an attempt.
     pub(super) async fn measure_guards(&self) -> Vec<GuardSample> {
+        self.measure(true).await
+    }
+
+    async fn measure(&self, before: bool) -> Vec<GuardSample> {
         let mut samples = Vec::new();
         for url in &self.probes {
-            samples.push(self.sample(url).await);
+            samples.push(self.sample(url, before).await);
         }
         let memory = self.supervisor.memory().by_service;
         for name in self.supervisor.names() {
@@ -50,15 +59,27 @@ impl World {
         samples
     }
 
-    async fn sample(&self, url: &str) -> GuardSample {
+    async fn sample(&self, url: &str, before: bool) -> GuardSample {
         let mut sample = GuardSample {
             name: format!("GET {url}"),
             ..GuardSample::default()
         };
         let (begun, mut in_a_row) = (Instant::now(), 0);
-        while sample.requests < PROBES && in_a_row < FAILURES_MAX && begun.elapsed() < SAMPLE_LIMIT
-        {
-            let probe = self.prober.probe(url, self.probe_deadline()).await;
+        let patience = if before {
+            self.probe_deadline().min(PATIENCE_BEFORE)
+        } else {
+            self.probe_deadline()
+        };
+        while sample.requests < PROBES {
+            let limit = if sample.requests < LATENCIES_MIN as u64 {
+                SAMPLE_LIMIT_LAST
+            } else {
+                SAMPLE_LIMIT
+            };
+            if begun.elapsed() >= limit || before && in_a_row >= FAILURES_MAX {
+                break;
+            }
+            let probe = self.prober.probe(url, patience).await;
             sample.requests += 1;
             if probe.ok {
                 in_a_row = 0;
@@ -79,7 +100,7 @@ impl World {
         if cycle.guards_before.is_empty() {
             return Vec::new();
         }
-        judge(&cycle.guards_before, &self.measure_guards().await)
+        judge(&cycle.guards_before, &self.measure(false).await)
     }
 
     /// Runs a stress test again while a canary looks how the service bears it. `Err`: it was stopped, and why.
@@ -126,9 +147,11 @@ impl World {
 fn judge(before: &[GuardSample], now: &[GuardSample]) -> Vec<GuardVerdict> {
     before
         .iter()
-        .filter_map(|b| Some((b, now.iter().find(|n| n.name == b.name)?)))
-        .map(|(b, n)| {
-            let (worse, details) = verdict(b, n);
+        .map(|b| {
+            let (worse, details) = match now.iter().find(|n| n.name == b.name) {
+                Some(n) => verdict(b, n),
+                None => (true, "it could not be measured any more".to_owned()),
+            };
             GuardVerdict {
                 name: b.name.clone(),
                 worse,
@@ -157,6 +180,15 @@ fn verdict(before: &GuardSample, now: &GuardSample) -> (bool, String) {
     let answered = |s: &GuardSample| s.latencies_ms.len();
     if answered(before) >= LATENCIES_MIN && answered(now) == 0 {
         return (true, "it answered, and does not any more".to_owned());
+    }
+    // It was well, and now it takes so long, or fails so often, that too little comes back to compare: that is worse.
+    if answered(before) >= LATENCIES_MIN && answered(now) < LATENCIES_MIN {
+        let told = format!(
+            "it answered well before; now {} of {} requests were answered in time",
+            answered(now),
+            now.requests
+        );
+        return (true, told);
     }
     let errors = more_errors((before.errors, before.requests), (now.errors, now.requests));
     let latency = slower(&before.latencies_ms, &now.latencies_ms);
@@ -187,6 +219,13 @@ mod tests {
         }
     }
 
+    /// SAFETY 9, 10: what is no longer measured is no proof.
+    #[test]
+    fn a_guard_that_is_gone_is_worse() {
+        let verdicts = judge(&[address(vec![10.0; 10], 0)], &[]);
+        assert!(verdicts[0].worse);
+    }
+
     /// SAFETY 9
     #[test]
     fn each_kind_of_getting_worse_is_seen_and_nothing_else() {
@@ -196,6 +235,9 @@ mod tests {
             (good(), address(vec![90.0; 10], 0), true),
             (good(), address(vec![10.0; 4], 6), true),
             (good(), address(vec![], 3), true),
+            (good(), address(vec![10.0], 3), true),
+            (good(), address(vec![2_900.0; 7], 0), true),
+            (good(), address(vec![500.0; 10], 0), true),
             // Down before: nothing to lose.
             (address(vec![], 3), address(vec![], 3), false),
             (address(vec![], 3), address(vec![500.0; 10], 0), false),

@@ -10,7 +10,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         mode = json.load(open("settings.json"))["mode"]
         if mode == "slow" and self.path != "/api":
-            time.sleep(0.2)
+            time.sleep(0.5)
         self.send_response(500 if mode == "broken" and self.path == "/api" else 200)
         self.send_header("Content-Length", "2")
         self.end_headers()
