@@ -40,6 +40,11 @@ torture seed="1":
     cargo run --release -p evenkeel-torture -- kill --rounds 10000 --seed {{seed}}
     cargo run --release -p evenkeel-torture -- rollback
 
+# Real faults on the real Grace, one after the other, with a table at the end; half an hour
+chaos faults="200" seed="1":
+    cargo build --release
+    python3 docs/chaos/chaos.py --faults {{faults}} --seed {{seed}}
+
 # Roots, proofs and notes judged by Go's sumdb packages and by pymerkle too (a network or a package mirror; installs in
 # a virtual environment of its own)
 interop:
