@@ -5,11 +5,14 @@
 //! thread's; elsewhere, and where [`keep_priority`] was not called, programs are started where they are asked for.
 
 use std::sync::OnceLock;
-use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-static LAUNCHER: OnceLock<Sender<Job>> = OnceLock::new();
+/// Programs that wait to be started; who asks for one more waits.
+const JOBS_MAX: usize = 16;
+
+static LAUNCHER: OnceLock<SyncSender<Job>> = OnceLock::new();
 
 /// From here on programs are started by a thread with the priority of now. To be called once, before the priority is
 /// lowered.
@@ -17,7 +20,7 @@ static LAUNCHER: OnceLock<Sender<Job>> = OnceLock::new();
 /// # Errors
 /// The thread cannot be made.
 pub fn keep_priority() -> std::io::Result<()> {
-    let (jobs, waiting) = channel::<Job>();
+    let (jobs, waiting) = sync_channel::<Job>(JOBS_MAX);
     std::thread::Builder::new()
         .name("launcher".to_owned())
         .spawn(move || {

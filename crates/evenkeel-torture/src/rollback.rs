@@ -112,6 +112,11 @@ pub fn run(settings: &Settings) -> anyhow::Result<Summary> {
                 .recover(&scene.request())
                 .context("the next start")?;
         }
+        let left = scene.left_behind()?;
+        if !settings.skip_recovery && !left.is_empty() {
+            let problem = format!("left behind: {left:?}");
+            summary.losses.push(Loss { call, problem });
+        }
         match scene.look()? {
             State::Old => summary.wholly_old += 1,
             State::New => summary.wholly_new += 1,
@@ -268,6 +273,23 @@ impl Scene {
             config_files: self.configs(),
             root: self.target(),
         }
+    }
+
+    /// Files beside the target's own ones that nobody asked for.
+    fn left_behind(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for dir in [self.target(), self.target().join("more")] {
+            for entry in std::fs::read_dir(dir)? {
+                let path = entry?.path();
+                if path
+                    .file_name()
+                    .is_some_and(|n| n.to_string_lossy().starts_with('.'))
+                {
+                    found.push(path);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// What is there: the word in each row and in each file.

@@ -3,6 +3,7 @@
 //! Before the target is touched the snapshot has verified, the broken state is kept, and the intent is on disk. Each
 //! stage can be run again: an interrupted restore is simply done once more.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use evenkeel_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::sqlite::{self, SqliteError, companions};
+use super::store::{TEMPORARY, sweep_temporary};
 use super::take::{mode_of, pretty, read_bounded};
 use super::{FORMAT_VERSION, FileRole, SnapshotError, SnapshotFile, SnapshotRef, Snapshots, io_at};
 use crate::config_edit::{locate, replace_file, sync_dir};
@@ -143,6 +145,7 @@ impl Snapshots {
         request: &RestoreRequest,
     ) -> Result<Option<RestoreReport>, SnapshotError> {
         self.sweep();
+        self.sweep_targets(request);
         let Some(intent) = self.read_intent()? else {
             return Ok(None);
         };
@@ -171,6 +174,24 @@ impl Snapshots {
             }
         }
         self.carry_out(&snapshot, intent, fenced).map(Some)
+    }
+
+    /// Clears away what replacing a file left beside it when it was killed.
+    fn sweep_targets(&self, request: &RestoreRequest) {
+        let files = request
+            .config_files
+            .iter()
+            .filter_map(|f| confine(&request.root, f))
+            .filter_map(|f| locate(&request.root, &f).ok().or(Some(f)));
+        let database = request.database.iter().map(|d| d.path.clone());
+        let dirs: BTreeSet<PathBuf> = files
+            .chain(database)
+            .filter_map(|f| f.parent().map(Path::to_owned))
+            .chain([self.storage.clone()])
+            .collect();
+        for dir in dirs {
+            sweep_temporary(&dir);
+        }
     }
 
     fn carry_out(
@@ -471,7 +492,7 @@ fn place(
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(io_at(dir, "it cannot be made"))?;
     let mut temp = tempfile::Builder::new()
-        .prefix(".evenkeel-")
+        .prefix(TEMPORARY)
         .tempfile_in(dir)
         .map_err(io_at(dir, "no file can be made in it"))?;
     fill(temp.as_file_mut()).map_err(io_at(path, "it cannot be written"))?;

@@ -13,6 +13,11 @@ use super::{
     Snapshots, bad_id, io_at, is_id, sqlite,
 };
 
+/// What the names of temporary files begin with, here and in `config_edit`.
+pub(super) const TEMPORARY: &str = ".evenkeel-";
+/// Most names in a directory that are looked at for temporary files.
+const SWEPT_MAX: usize = 100_000;
+
 /// How many snapshots are kept. The newest good one and the protected ones are kept whatever the rules say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PruneRules {
@@ -297,6 +302,24 @@ impl Whole {
         match self {
             Self::Itself(path) => path,
             Self::Together(temp) => temp.path(),
+        }
+    }
+}
+
+/// Removes the temporary files that replacing a file in this directory left when it was killed: `.evenkeel-` and six
+/// letters or digits, as [`tempfile`] names them.
+pub(super) fn sweep_temporary(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten().take(SWEPT_MAX) {
+        let name = entry.file_name();
+        let ours = name
+            .to_str()
+            .and_then(|n| n.strip_prefix(TEMPORARY))
+            .is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|b| b.is_ascii_alphanumeric()));
+        if ours && entry.file_type().is_ok_and(|t| t.is_file()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }

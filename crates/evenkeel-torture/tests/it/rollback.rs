@@ -6,7 +6,7 @@ use evenkeel_torture::rollback::{Settings, run};
 
 fn settings() -> Settings {
     Settings {
-        every: 61,
+        every: 151,
         program: PathBuf::from(env!("CARGO_BIN_EXE_evenkeel-torture")),
         progress: false,
         skip_recovery: false,
@@ -26,7 +26,7 @@ fn a_rollback_that_is_killed_leaves_the_old_or_the_new() {
 #[test]
 fn what_recovery_is_for_is_found() {
     let summary = run(&Settings {
-        every: 19,
+        every: 41,
         skip_recovery: true,
         ..settings()
     });

@@ -237,6 +237,29 @@ fn the_service_lives_on_without_evenkeel_and_is_taken_up_again() {
     assert!(alive(pid));
 }
 
+/// What only reads works beside a running Evenkeel; an order does not, and says so.
+#[test]
+fn dry_runs_work_while_it_runs_and_orders_do_not() {
+    let stage = Stage::new();
+    guarded(&stage, "");
+    let evenkeel = stage.start(&["run"]);
+    let file = stage.data().join("run/heartbeat");
+    until("the heartbeat file", SHORT, || file.exists().then_some(()));
+    let pid = web(&stage);
+    let plan = stage.run(&["heal", "target_down", "--dry-run"]).expect(0);
+    plan.says("playbook    restart_down_service");
+    assert!(!plan.stdout.contains("not running"), "{}", plan.stdout);
+    let refused = stage.run(&["heal", "target_down"]).expect(3);
+    assert!(
+        refused.stderr.contains("stop it first to order a cycle"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(web(&stage), pid, "nothing was restarted");
+    signal(evenkeel.pid(), Signal::TERM);
+    evenkeel.finish(LONG).expect(0);
+}
+
 /// SAFETY 22: beyond its cap Evenkeel ends in good order, and what it guards lives on.
 #[test]
 fn too_much_memory_ends_it_in_good_order() {
