@@ -81,6 +81,8 @@ class World:
         text = text.replace("[healing]\n", "[healing]\nrecurrence_window_s = 0\n").replace("interval_ms = 1000", "interval_ms = 500")
         config.write_text(text + LIMITS)
         self.settings = data / "config" / "grace.toml"
+        # Grace keeps the newest decisions only; here every acknowledged one is looked for in the end.
+        self.spoil([("governance", "history_rows", "200000")])
         self.good = self.settings.read_text()
         self.port = int(re.search(r'base_url = "http://127.0.0.1:(\d+)"', text).group(1))
         self.ledger = data / "backend" / "grace.db"
@@ -276,6 +278,28 @@ def locked(world, rng):
     return lambda: child.poll() is not None
 
 
+def starved(world, rng):
+    """One worker and no queue: no playbook that is mapped to what is seen cures it, so a person is called."""
+    return deployed([("server", "workers", "1"), ("server", "queue", "0")], lambda w: number(w, "server", "workers") > 1)(
+        world, rng)
+
+
+def slow_upstream(world, rng):
+    port = rng.randrange(20000, 40000)
+    world.run_beside("upstream", "--listen", f"127.0.0.1:{port}", "--delay-ms", "2500", "--concurrency", "64")
+    return deployed([("chat", "upstream_url", f'"http://127.0.0.1:{port}"'), ("chat", "upstream_timeout_ms", "10000")],
+                    lambda w: number(w, "chat", "upstream_timeout_ms") < 2500)(world, rng)
+
+
+def healer_stopped(world, rng):
+    """The healer sleeps while the service dies, and wakes."""
+    world.evenkeel.send_signal(signal.SIGSTOP)
+    gone = killed("api", signal.SIGKILL)(world, rng)
+    time.sleep(2)
+    world.evenkeel.send_signal(signal.SIGCONT)
+    return gone
+
+
 def deployed(changes, good):
     """Found by the stress test of the next start, as after a deploy."""
     def make(world, rng):
@@ -300,12 +324,16 @@ FAULTS = {
     "SIGTERM of the api": (2, killed("api", signal.SIGTERM), {"api"}),
     "the database locked by another": (4, locked, {"api"}),
     "Evenkeel killed in the middle of a heal": (4, healer_killed, {"api"}),
+    "Evenkeel stopped for two seconds": (2, healer_stopped, {"api"}),
+    "deploy: one worker and no queue": (1, starved, {"api", "server.workers", "server.queue", "limits.requests_per_second",
+        "limits.burst"}),
+    "deploy: a slow upstream": (2, slow_upstream, {"api", "chat.upstream_timeout_ms", "chat.max_concurrent"}),
     "deploy: cache without a bound": (3, deployed([("sessions", "max_entries", "0")],
-        lambda w: number(w, "sessions", "max_entries") > 0), {"api", "metrics-collector"}),
+        lambda w: number(w, "sessions", "max_entries") > 0), {"api", "metrics-collector", "sessions.max_entries"}),
     "deploy: pool of one": (3, deployed([("database", "pool_size", "1"), ("database", "pool_timeout_ms", "5")],
-        lambda w: number(w, "database", "pool_size") > 1), {"api"}),
+        lambda w: number(w, "database", "pool_size") > 1), {"api", "database.pool_size"}),
     "deploy: rate limit too low": (3, deployed([("limits", "requests_per_second", "5.0"), ("limits", "burst", "3")],
-        lambda w: number(w, "limits", "requests_per_second") > 5), {"api"}),
+        lambda w: number(w, "limits", "requests_per_second") > 5), {"api", "limits.requests_per_second", "limits.burst"}),
 }
 
 
@@ -349,12 +377,17 @@ def seconds(timestamp):
 
 
 def touched(payload):
-    """The services that a prepared step touches."""
+    """The services and the settings that a prepared step changes."""
     action = json.loads(payload).get("prepared", {}).get("action", {})
     found = set()
     for name in ("restart", "stop", "start", "signal"):
         services = action.get(name, {}).get("services", [])
         found |= {services} if isinstance(services, str) else set(services)
+    undo = json.loads(payload).get("prepared", {}).get("undo", [])
+    for op in undo:
+        for change in op.get("keys", []):
+            if change.get("before") != change.get("after"):
+                found.add(change["key"])
     return found
 
 
@@ -379,14 +412,17 @@ def one_fault(world, rng, kind, tally):
     # Nobody asks the healer: what the fault had broken works, and its cause is gone.
     try:
         until("Grace", 20, lambda: is_gone() and world.well())
-        closed = world.since(mark, "complete_healing_cycle")
+        closed = [c for c in world.since(mark, "complete_healing_cycle") if c[3] == "success"]
+        if not closed:
+            raise Failed("Grace is well, and no cycle ended with success")
         tally.healed += 1
         tally.to_heal.append(max(0.0, seconds(closed[-1][1]) - begun))
-    except Failed:
+    except Failed as e:
         if world.since(mark, "alert_human"):
             tally.alerted += 1
+            tally.problems.append("not healed: a person was alerted")
         else:
-            tally.problems.append("neither healed nor alerted")
+            tally.problems.append(f"neither healed nor alerted: {e}")
     for _, _, _, _, payload in world.since(mark, "start_step"):
         strangers = touched(payload) - allowed
         if strangers:
@@ -417,6 +453,7 @@ def put_right(world, mark):
     pid = world.pid("api")
     if pid:
         os.kill(pid, signal.SIGKILL)
+    time.sleep(1)
     mark = world.head()
     world.start()
     world.watching(mark)

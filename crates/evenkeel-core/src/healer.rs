@@ -166,6 +166,16 @@ impl Healer {
                 match &ordered.order {
                     Order::ResetBreaker { .. } => self.breaker = Breaker::default(),
                     Order::Unstick { .. } => self.stuck = None,
+                    Order::Repaired { what, .. } => {
+                        let is_it = |key: &str| {
+                            let kind = key.split('/').next().unwrap_or("");
+                            what.as_deref().is_none_or(|w| w == key || w == kind)
+                        };
+                        self.last.retain(|key, p| p.outcome.healed() || !is_it(key));
+                        let kind = what.as_deref().and_then(|w| w.split('/').next());
+                        self.healing_attempts
+                            .retain(|k, _| kind.is_some_and(|kind| kind != k.as_str()));
+                    }
                     _ => {}
                 }
                 Ok(())

@@ -58,6 +58,15 @@ pub enum Order {
         #[serde(default)]
         why: String,
     },
+    /// A person has repaired what was handed over: if it comes back, it is a new anomaly.
+    Repaired {
+        /// The type or the key; everything when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        what: Option<String>,
+        /// What was done.
+        #[serde(default)]
+        why: String,
+    },
     /// A person has put in order what a failed rollback left.
     Unstick {
         /// What was done.
@@ -75,6 +84,7 @@ impl Order {
             Self::Silence { .. } => "silence",
             Self::Unsilence { .. } => "unsilence",
             Self::ResetBreaker { .. } => "reset_breaker",
+            Self::Repaired { .. } => "repaired",
             Self::Unstick { .. } => "unstick",
         }
     }
@@ -189,7 +199,7 @@ impl Orders {
             Order::Unsilence { what } => {
                 self.silences.remove(what);
             }
-            Order::ResetBreaker { .. } | Order::Unstick { .. } => {}
+            Order::ResetBreaker { .. } | Order::Repaired { .. } | Order::Unstick { .. } => {}
         }
     }
 }

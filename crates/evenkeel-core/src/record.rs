@@ -113,7 +113,10 @@ pub fn of_order(ordered: &Ordered) -> Record {
             service: Some(name),
         }
         | Order::Silence { what: name, .. }
-        | Order::Unsilence { what: name } => name.clone(),
+        | Order::Unsilence { what: name }
+        | Order::Repaired {
+            what: Some(name), ..
+        } => name.clone(),
         other => other.name().to_owned(),
     };
     Record {

@@ -167,6 +167,14 @@ pub enum Command {
     /// What stops everything after failures in a row
     #[command(subcommand)]
     Breaker(BreakerCommand),
+    /// Say that what was handed over to you is repaired: when it comes back, it is healed anew
+    Repaired {
+        /// The type or the key, as the alert names it; everything when absent
+        what: Option<String>,
+        /// What was done
+        #[arg(long, default_value = "")]
+        why: String,
+    },
     /// Say that what a failed rollback left is put in order: healing may go on
     Unstick {
         /// What was done
@@ -377,6 +385,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Breaker(BreakerCommand::Reset { why }) => {
             order::order(&global, Order::ResetBreaker { why })
         }
+        Command::Repaired { what, why } => order::order(&global, Order::Repaired { what, why }),
         Command::Unstick { why } => order::order(&global, Order::Unstick { why }),
         Command::History { result, limit } => history::history(&global, result, limit),
         Command::Explain { cycle } => explain::explain(&global, &cycle),

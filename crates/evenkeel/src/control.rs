@@ -86,6 +86,11 @@ impl Ask {
                 }
                 Order::Unsilence { what } => vec![what],
                 Order::ResetBreaker { why } | Order::Unstick { why } => vec![why],
+                Order::Repaired { what, why } => what
+                    .iter()
+                    .map(String::as_str)
+                    .chain([why.as_str()])
+                    .collect(),
             },
             Self::Approve { id, binds } => vec![id, binds],
             Self::Deny { id, why } => vec![id, why],
@@ -154,6 +159,10 @@ pub fn describe(order: &Order) -> String {
         Order::Silence { what, until, .. } => format!("{what} is silenced until {until}"),
         Order::Unsilence { what } => format!("{what} is not silenced any more"),
         Order::ResetBreaker { .. } => "the breaker is closed".to_owned(),
+        Order::Repaired { what, .. } => format!(
+            "{} is repaired; when it comes back it is healed anew",
+            what.as_deref().unwrap_or("everything that was handed over")
+        ),
         Order::Unstick { .. } => "the failed rollback is put in order; healing goes on".to_owned(),
     }
 }

@@ -204,6 +204,19 @@ impl Orchestrator {
 
     /// Goes on with the cycle that was open when Evenkeel stopped or crashed.
     pub async fn resume(&mut self) -> Result<(), WorkflowError> {
+        // The boot gate has seen every service up and ready: that nothing is down any more is proved.
+        let memory = self.healing.memory();
+        for key in memory.last.keys() {
+            let kind = key.split('/').next().unwrap_or("");
+            let topology = &self.healing.mind().policy().topology;
+            let outside = key
+                .rsplit('/')
+                .next()
+                .is_some_and(|s| topology.is_outside(s));
+            if [AnomalyType::TARGET_DOWN, AnomalyType::TARGET_HUNG].contains(&kind) && !outside {
+                self.healing.cleared(key, true).await?;
+            }
+        }
         let memory = self.healing.memory();
         for (cycle, _) in memory.approvals() {
             let anomaly = cycle.anomaly.clone();

@@ -546,6 +546,26 @@ fn the_breaker_opens_after_failures_in_a_row_and_waits_for_a_person() {
     );
 }
 
+/// What a person has repaired is new when it comes back, without a day of waiting.
+#[test]
+fn what_a_person_repaired_is_healed_again() {
+    let mut bench = Bench::new(policy());
+    bench.helps = false;
+    bench.heal("error_rate_spike").unwrap();
+    bench.heal("latency_spike").unwrap();
+    bench.helps = true;
+    bench.order(Order::Repaired {
+        what: Some("error_rate_spike".to_owned()),
+        why: String::new(),
+    });
+    bench.heal("error_rate_spike").unwrap();
+    assert_eq!(bench.outcome("error_rate_spike"), Outcome::Resolved);
+    assert!(
+        bench.heal("latency_spike").is_err(),
+        "of that nobody said so"
+    );
+}
+
 /// SAFETY 13: many failures at once stop the healer and call a person.
 #[test]
 fn a_storm_opens_the_breaker() {

@@ -1,19 +1,37 @@
 //! A dry run for people: the exact plan, as things stand now.
 
 use evenkeel_core::playbook::{Tier, UndoKind, UndoOp};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::Failure;
 use super::table::print;
+use super::{Failure, Global};
+use crate::clock;
 use crate::healing::{Fate, Forecast, ForecastError, Forecaster, StepForecast};
+use crate::overview;
+use crate::state;
 
-/// Prints a forecast.
-pub(super) fn show(json: bool, forecaster: &Forecaster, forecast: &Forecast) {
-    if json {
-        print(&forecaster.document(forecast).to_string());
+/// Prints a forecast, and what of the limits is left for it.
+pub(super) fn show(global: &Global, forecaster: &Forecaster, forecast: &Forecast) {
+    let healer = super::ledger::reader(global)
+        .ok()
+        .and_then(|(_, reader)| state::replay(&reader).ok())
+        .unwrap_or_default();
+    let policy = super::status::policy(global).unwrap_or_default();
+    let now = clock::now();
+    let mode = healer.mode_of(&forecast.playbook, &policy);
+    if global.json {
+        let mut document = forecaster.document(forecast);
+        document["mode"] = json!(mode);
+        document["standing"] = overview::overview(&healer, &policy, now);
+        print(&document.to_string());
         return;
     }
     for line in lines(forecast) {
+        print(&line);
+    }
+    print("");
+    print(&format!("{} would be in mode {mode}", forecast.playbook));
+    for line in overview::lines(&healer, &policy, now) {
         print(&line);
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn heal(global: &Global, args: &HealArgs) -> Result<Exit, Failure> {
     let forecaster = Forecaster::new(&config, &environment, &playbooks, &layout)?;
     if args.dry_run {
         let forecast = forecaster.for_anomaly(&anomaly, &overrides)?;
-        forecast::show(global.json, &forecaster, &forecast);
+        forecast::show(global, &forecaster, &forecast);
         return Ok(Exit::Healthy);
     }
     if layout.is_locked() {

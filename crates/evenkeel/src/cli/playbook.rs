@@ -228,7 +228,7 @@ fn run(global: &Global, name: &str, params: &[String], dry_run: bool) -> Result<
     if dry_run {
         let forecaster = Forecaster::new(&config, &environment, &playbooks, &layout)?;
         let forecast = forecaster.for_plan(&anomaly, &plan)?;
-        forecast::show(global.json, &forecaster, &forecast);
+        forecast::show(global, &forecaster, &forecast);
         return Ok(Exit::Healthy);
     }
     let secrets = secrets::collect(&config, &environment, &playbooks);

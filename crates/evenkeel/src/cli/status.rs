@@ -102,7 +102,7 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
 }
 
 /// What holds for every decision, where there is a configuration that says so.
-fn policy(global: &Global) -> Option<Policy> {
+pub(super) fn policy(global: &Global) -> Option<Policy> {
     super::check::configuration(global)
         .ok()
         .map(|(config, _, _)| config.policy())

@@ -236,6 +236,10 @@ impl World {
             next_steps.push("to let Evenkeel act: evenkeel mode auto (or approve)".into());
         }
         next_steps.push(format!("evenkeel explain {}", cycle.workflow_id));
+        next_steps.push(format!(
+            "when it is repaired: evenkeel repaired {}",
+            cycle.anomaly.key()
+        ));
         next_steps.push("evenkeel history --result failed --json".into());
         next_steps.push("evenkeel ledger verify".into());
         let kind = if outcome == Outcome::Shadow {

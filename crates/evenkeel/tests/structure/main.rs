@@ -10,4 +10,5 @@ mod examples;
 mod house;
 mod keys;
 mod outside;
+mod safety;
 mod support;
