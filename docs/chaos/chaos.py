@@ -411,10 +411,9 @@ def one_fault(world, rng, kind, tally):
     until("the end of the heal", HEAL_LIMIT, lambda: world.since(mark, "complete_healing_cycle") and not world.open_cycle())
     # Nobody asks the healer: what the fault had broken works, and its cause is gone.
     try:
-        until("Grace", 20, lambda: is_gone() and world.well())
-        closed = [c for c in world.since(mark, "complete_healing_cycle") if c[3] == "success"]
-        if not closed:
-            raise Failed("Grace is well, and no cycle ended with success")
+        closed = until("Grace, and a cycle that ended with success", 40, lambda: is_gone() and not world.open_cycle() and [
+            c for c in world.since(mark, "complete_healing_cycle") if c[3] == "success"] and world.well() and [
+            c for c in world.since(mark, "complete_healing_cycle") if c[3] == "success"])
         tally.healed += 1
         tally.to_heal.append(max(0.0, seconds(closed[-1][1]) - begun))
     except Failed as e:
