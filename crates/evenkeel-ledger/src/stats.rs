@@ -70,11 +70,14 @@ impl Reader {
     }
 
     /// Playbook runs that were completed since a time: those with one of [`ERROR_RESULTS`], and all.
-    pub fn playbook_run_counts(&self, since: &str) -> Result<Counts, LedgerError> {
+    pub fn playbook_run_counts(&self, since: &str, except: &str) -> Result<Counts, LedgerError> {
         // The plus keeps SQLite from walking through all runs there ever were: the window is the small set.
-        let sql = format!("{} WHERE timestamp >= ?1 AND +action = ?2", select());
+        let sql = format!(
+            "{} WHERE timestamp >= ?1 AND +action = ?2 AND +resource <> ?3",
+            select()
+        );
         entry::check_timestamp("since", since)?;
-        let values = [since, schema::PLAYBOOK_RUN].map(|text| Value::Text(text.to_owned()));
+        let values = [since, schema::PLAYBOOK_RUN, except].map(|text| Value::Text(text.to_owned()));
         self.counts(&sql, &values)
     }
 

@@ -389,7 +389,9 @@ impl Observer {
             self.ledger_seen = sequence;
         }
         let ten_minutes_ago = now.plus_millis(-600_000);
-        if let Ok(counts) = reader.playbook_run_counts(&ten_minutes_ago.to_string()) {
+        // Runs against this very monitor are left out: it must not feed itself.
+        let except = evenkeel_detect::failure_rate::SERIES;
+        if let Ok(counts) = reader.playbook_run_counts(&ten_minutes_ago.to_string(), except) {
             samples.extend(sample(
                 now,
                 "playbook_runs",

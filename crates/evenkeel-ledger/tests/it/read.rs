@@ -249,14 +249,14 @@ fn playbook_runs_are_counted_and_shown() {
     ledger.append_blocking(entry(5)).unwrap();
     let reader = ledger.reader().unwrap();
     assert_eq!(
-        reader.playbook_run_counts(&timestamp(0)).unwrap(),
+        reader.playbook_run_counts(&timestamp(0), "").unwrap(),
         Counts {
             failed: 2,
             total: 4
         }
     );
     assert_eq!(
-        reader.playbook_run_counts(&timestamp(2)).unwrap(),
+        reader.playbook_run_counts(&timestamp(2), "").unwrap(),
         Counts {
             failed: 1,
             total: 3
