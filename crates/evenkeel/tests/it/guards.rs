@@ -3,14 +3,18 @@
 use crate::support::{SHORT, Stage, free_port, rows};
 
 /// Reads its settings at each request: in mode `broken` the API fails; in mode `slow` it works, and everything else is
-/// slow.
+/// slow; in mode `fragile` who asks the API keeps everybody else waiting.
 const SERVER: &str = r#"
-import http.server, json, sys, time
+import http.server, json, sys, threading, time
+one_at_a_time = threading.Lock()
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         mode = json.load(open("settings.json"))["mode"]
         if mode == "slow" and self.path != "/api":
             time.sleep(0.5)
+        if mode == "fragile":
+            with one_at_a_time:
+                time.sleep(0.4 if self.path == "/api" else 0)
         self.send_response(500 if mode == "broken" and self.path == "/api" else 200)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -137,4 +141,16 @@ fn a_fix_that_makes_nothing_worse_stays() {
     {
         assert_eq!(guard["worse"], false, "{guard}");
     }
+}
+
+/// SAFETY 10: a re-test that hurts the service is stopped, and what it would have shown is not known.
+#[test]
+fn a_re_test_that_hurts_the_service_is_stopped() {
+    let stage = stage(free_port());
+    playbook(&stage, "fragile");
+    let end = stage.run(&["run", "--once"]).expect(1);
+    end.says("stopped: it hurt the service");
+    let verified = rows(&stage.ledger(), "action = 'verify_healing'").remove(0);
+    assert_eq!(verified.payload["verification"]["inconclusive"], true);
+    assert!(stage.read("settings.json").contains("broken"), "taken back");
 }
