@@ -249,7 +249,8 @@ pub(super) fn alerts(trace: &Trace, found: &mut Findings) {
             "closed" => {
                 let ended = e.payload["ended"].as_str().unwrap_or("");
                 if let Some(key) = keys.remove(e.workflow()) {
-                    if matches!(ended, "human_alert" | "stuck" | "shadow") {
+                    // What was only worked out may be worked out again when the mode is another.
+                    if matches!(ended, "human_alert" | "stuck") {
                         told.insert(key, None);
                     } else {
                         told.remove(&key);

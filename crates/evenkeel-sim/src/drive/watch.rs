@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Driver;
 use crate::trace::Fact;
 use crate::world::Signal;
+use crate::world::service::Life;
 
 /// Whether it is of a kind that may be acted on.
 pub(super) fn may_be_acted_on(anomaly: &Anomaly) -> bool {
@@ -130,6 +131,22 @@ impl Driver {
 
     /// The tests after a start.
     pub(super) fn post_boot(&mut self) -> Result<(), ReplayError> {
+        // The gate before them: what is starting is waited for.
+        const GATE_MS: i64 = 60_000;
+        let starting = |life| match life {
+            Life::Starting(at) => Some(at),
+            Life::Up | Life::Down => None,
+        };
+        let ready = self
+            .world
+            .services
+            .iter()
+            .filter_map(|s| starting(s.life))
+            .max();
+        if let Some(at) = ready {
+            let wait = (at - self.world.elapsed()).min(GATE_MS);
+            self.world.pass(wait, "");
+        }
         let found = self.world.elapsed();
         let mut failed = Vec::new();
         for (test, kind) in [
