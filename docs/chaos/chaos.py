@@ -13,7 +13,7 @@ Nothing is believed that Evenkeel says of itself but when it found something, wh
 ran: these are read from its ledger. That a fault is gone is looked at here: Grace answers what the fault had broken, the
 process is another one, the lock and the bad value are gone. In the end every acknowledged write must be in the database.
 
-Limits are raised so that so many faults fit into an hour; the rest is as it ships. Python's standard library only; Linux.
+SIGTERM or Ctrl-C ends it in good order, with the table of what was done so far. Limits are raised so that so many faults fit into an hour; the rest is as it ships. Python's standard library only; Linux.
 Exit 0: at least 95 % healed, the rest alerted, no wrong act, nothing lost. 1: not so. 2: it could not be run.
 """
 
@@ -48,6 +48,9 @@ quiet_s = 1
 breaker_cycles = 100
 """
 DETECT_LIMIT, HEAL_LIMIT, QUIET_LIMIT = 90, 120, 60
+
+
+OVER = threading.Event()
 
 
 class Failed(Exception):
@@ -472,7 +475,7 @@ def campaign(args, data):
         world.quiet()
         kinds = [k for k, (weight, *_) in FAULTS.items() for _ in range(weight)]
         made = 0
-        while made < args.faults:
+        while made < args.faults and not OVER.is_set():
             time.sleep(rng.random() * 0.7)
             if rng.random() < 0.2:
                 kind = rng.choice(list(BENIGN))
@@ -516,6 +519,8 @@ def main():
     parser.add_argument("--keep", action="store_true", help="keep the directory")
     parser.add_argument("--verbose", action="store_true", help="a line for each")
     args = parser.parse_args()
+    for which in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(which, lambda *_: OVER.set())
     data = Path(tempfile.mkdtemp(prefix="evenkeel-chaos-")) / "data"
     try:
         tallies, writer, lost, alerts, took = campaign(args, data)

@@ -399,6 +399,11 @@ impl Cycle {
         })
     }
 
+    /// It is held, and something of its attempt has been done: nothing else may be begun on the target.
+    pub fn is_held_in_the_middle(&self) -> bool {
+        self.held.is_some() && self.has_acted()
+    }
+
     /// The cycle is over.
     pub fn outcome(&self) -> Option<Outcome> {
         match self.phase {

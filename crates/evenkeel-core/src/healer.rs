@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::anomaly::AnomalyType;
 use crate::approval::{ApprovalError, ApprovalRequest};
-use crate::cycle::{Cycle, InvalidTransition, Outcome, RunVerdict};
+use crate::cycle::{Cycle, InvalidTransition, Outcome, Phase, RunVerdict};
 use crate::event::{Event, Stamped, Trigger};
 use crate::order::{Order, Ordered, Orders};
 use crate::outcome::{Refusal, RefusalKind};
@@ -244,6 +244,18 @@ impl Healer {
             at,
             event,
         } = stamped;
+        let alerts_only = matches!(
+            event,
+            Event::Opened {
+                refusal: Some(_),
+                ..
+            }
+        );
+        // One that is held steps aside; in the middle of a run only for what acts on nothing.
+        let aside = self
+            .open
+            .take_if(|c| c.held.is_some() && !c.parked && (alerts_only || !c.has_acted()));
+        self.awaiting.extend(aside);
         if let Some(open) = &self.open {
             return Err(ReplayError::TwoOpen {
                 first: open.workflow_id.clone(),
@@ -354,15 +366,33 @@ impl Healer {
     }
 
     /// A cycle that waits for a person makes room for others; one that has its answer goes on when nothing else is at
-    /// work.
+    /// work. One that is held makes room as well: in the middle of a run only for what merely has to alert or to close
+    /// (SAFETY 20), else for whatever is ready.
     fn take_turns(&mut self) {
         if let Some(cycle) = self.open.take_if(|c| c.awaits().is_some()) {
             self.awaiting.push(cycle);
         }
-        if self.open.is_none()
-            && let Some(i) = self.awaiting.iter().position(|c| c.awaits().is_none())
-        {
-            self.open = Some(self.awaiting.remove(i));
+        let ends = |c: &Cycle| matches!(c.phase, Phase::Alerting { .. } | Phase::Closing { .. });
+        let ready = |c: &Cycle| c.awaits().is_none() && c.held.is_none();
+        let next = match &self.open {
+            Some(c) if c.held.is_none() || c.parked => None,
+            Some(c) if c.has_acted() => self.awaiting.iter().position(|c| ready(c) && ends(c)),
+            Some(_) => self.awaiting.iter().position(ready),
+            None => {
+                let in_the_middle = self.awaiting.iter().any(Cycle::is_held_in_the_middle);
+                let first = self.awaiting.iter().position(|c| ready(c) && ends(c));
+                let held = || self.awaiting.iter().position(|c| c.held.is_some());
+                let any = || self.awaiting.iter().position(ready);
+                if in_the_middle {
+                    first.or_else(held)
+                } else {
+                    first.or_else(any).or_else(held)
+                }
+            }
+        };
+        if let Some(i) = next {
+            let next = self.awaiting.remove(i);
+            self.awaiting.extend(self.open.replace(next));
         }
     }
 

@@ -55,6 +55,8 @@ pub enum RefusalKind {
     Flapping,
     /// The disk would not take the snapshot that has to come first.
     NoRoom,
+    /// Another run is held in the middle, and nothing else is begun meanwhile.
+    Held,
     /// What failed is outside the target: nothing of it is Evenkeel's to heal.
     Outside,
     /// More has failed at once than a healer should touch. It opens the breaker.

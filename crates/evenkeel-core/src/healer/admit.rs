@@ -2,6 +2,7 @@
 
 use super::{Healer, NOTE_ONLY, PastCycle};
 use crate::anomaly::Anomaly;
+use crate::cycle::Cycle;
 use crate::event::Trigger;
 use crate::outcome::{Outcome, Refusal, RefusalKind};
 use crate::policy::limits::millis;
@@ -101,7 +102,8 @@ impl Healer {
         if self.cycles().any(|c| c.anomaly.key() == key) {
             return Admission::AlreadyOpen;
         }
-        if self.open.is_some() {
+        let in_the_middle = self.cycles().find(|c| c.is_held_in_the_middle());
+        if self.open.as_ref().is_some_and(|c| c.held.is_none()) {
             return Admission::Busy;
         }
         let service = policy.topology.service_of(anomaly);
@@ -115,7 +117,11 @@ impl Healer {
             .unwrap_or(0);
         if trigger == Trigger::Operator {
             // A person's order is bound by pauses and by what is stuck, and by nothing that protects from automata.
-            let refusal = self.stuck.as_ref().map(|id| stuck(id));
+            let refusal = self
+                .stuck
+                .as_ref()
+                .map(|id| stuck(id))
+                .or_else(|| in_the_middle.map(|c| held(&c.workflow_id)));
             return Admission::Open {
                 prior_attempts,
                 recurrence_of: None,
@@ -140,7 +146,7 @@ impl Healer {
     }
 
     /// Every cycle that is not over.
-    pub fn cycles(&self) -> impl Iterator<Item = &crate::cycle::Cycle> {
+    pub fn cycles(&self) -> impl Iterator<Item = &Cycle> {
         self.open.iter().chain(&self.awaiting)
     }
 
@@ -218,6 +224,7 @@ impl Healer {
     fn is_over(&self, kind: RefusalKind, facts: &Facts) -> bool {
         match kind {
             RefusalKind::NoRoom => facts.no_room.is_none(),
+            RefusalKind::Held => !self.cycles().any(Cycle::is_held_in_the_middle),
             RefusalKind::Breaker | RefusalKind::Storm | RefusalKind::Stuck => {
                 self.breaker.open.is_none() && self.stuck.is_none()
             }
@@ -237,6 +244,9 @@ impl Healer {
         let refuse = |kind, reason: String| Some(Refusal { kind, reason });
         if let Some(id) = &self.stuck {
             return Some(stuck(id));
+        }
+        if let Some(cycle) = self.cycles().find(|c| c.is_held_in_the_middle()) {
+            return Some(held(&cycle.workflow_id));
         }
         if let Some(name) = service.filter(|s| policy.topology.is_outside(s)) {
             return refuse(
@@ -285,6 +295,15 @@ impl Healer {
         }
         let used_up = self.spent.used_up(now, limits, &policy.topology, service)?;
         refuse(RefusalKind::Budget, used_up)
+    }
+}
+
+fn held(id: &str) -> Refusal {
+    Refusal {
+        kind: RefusalKind::Held,
+        reason: format!(
+            "{id} is held in the middle of a run, so nothing else is begun; let it go on (evenkeel resume), or look after it"
+        ),
     }
 }
 

@@ -566,6 +566,51 @@ fn what_a_person_repaired_is_healed_again() {
     );
 }
 
+/// SAFETY 20: while a person holds one cycle, others still go out to people; and where nothing was begun, they are healed.
+#[test]
+fn a_held_cycle_holds_up_no_alert() {
+    let mut bench = Bench::new(policy());
+    let lock = Order::Pause {
+        service: Some("api-1".to_owned()),
+        why: "by hand".to_owned(),
+    };
+    bench.tier = "tier_3";
+    bench.heal("latency_spike").unwrap();
+    bench.tier = "tier_1";
+    let id = bench.open(&anomaly("error_rate_spike")).unwrap();
+    while bench.healer.due(bench.now, &bench.policy, &bench.facts)
+        != Due::Effect(Effect::RunStep { step: 0 })
+    {
+        let Due::Effect(effect) = bench.healer.due(bench.now, &bench.policy, &bench.facts) else {
+            panic!("nothing is due");
+        };
+        let event = bench.answer(&effect);
+        bench.take(&id, event);
+    }
+    bench.order(lock);
+    bench.drive();
+    assert!(bench.healer.open.as_ref().unwrap().is_held_in_the_middle());
+    // The approval expires: its cycle alerts and closes all the same.
+    bench.pass(DAY_MS);
+    let (wf, late) = bench.healer.expired(bench.now).unwrap();
+    bench.take(&wf, late);
+    bench.drive();
+    assert_eq!(bench.outcome("latency_spike"), Outcome::HumanAlert);
+    // So does what is found meanwhile on another service.
+    let mut other = anomaly("memory_growth");
+    other.service = Some("db".to_owned());
+    bench.open(&other).unwrap();
+    bench.drive();
+    assert_eq!(bench.healer.last[&other.key()].outcome, Outcome::HumanAlert);
+    assert_eq!(bench.acts(), 0);
+    bench.order(Order::Resume {
+        service: Some("api-1".to_owned()),
+    });
+    bench.drive();
+    assert_eq!(bench.outcome("error_rate_spike"), Outcome::Resolved);
+    assert!(bench.healer.awaiting.is_empty() && bench.healer.open.is_none());
+}
+
 /// SAFETY 13: many failures at once stop the healer and call a person.
 #[test]
 fn a_storm_opens_the_breaker() {

@@ -1,6 +1,6 @@
 //! How cycles begin and end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Findings, Story, What};
 use crate::trace::{Fact, Item, Trace};
@@ -88,10 +88,12 @@ pub(super) fn without_ledger(trace: &Trace, found: &mut Findings) {
     }
 }
 
-/// At most one cycle is at work at any time: one target, one healer. Others may wait for people.
+/// At most one cycle is at work at any time: one target, one healer. Others may wait for people, or be held.
 pub(super) fn one_at_a_time(trace: &Trace, found: &mut Findings) {
     // Cycles that are not closed, each with whether it waits for a person's answer.
     let mut open: BTreeMap<&str, bool> = BTreeMap::new();
+    // Cycles that have begun a step of a run that is not concluded.
+    let mut in_run: BTreeSet<&str> = BTreeSet::new();
     for (i, item) in trace.items.iter().enumerate() {
         let Item::Entry(e) = item else { continue };
         match e.event() {
@@ -107,16 +109,27 @@ pub(super) fn one_at_a_time(trace: &Trace, found: &mut Findings) {
             }
             "closed" => {
                 open.remove(e.workflow());
+                in_run.remove(e.workflow());
             }
             event => {
                 let known = open.contains_key(e.workflow());
                 found.expect(known, 5, i, "an entry of a cycle that is not open");
-                if event == "approval_requested" {
-                    open.insert(e.workflow(), true);
-                } else if event == "step_prepared" && known {
-                    open.insert(e.workflow(), false);
-                    let busy = open.values().filter(|waits| !**waits).count();
-                    found.expect(busy == 1, 15, i, "one cycle acts at a time");
+                match event {
+                    "approval_requested" | "held" => {
+                        open.insert(e.workflow(), true);
+                    }
+                    "step_prepared" if known => {
+                        open.insert(e.workflow(), false);
+                        in_run.insert(e.workflow());
+                        // Neither one at work nor one that is held in the middle of its run.
+                        let busy = open.values().filter(|waits| !**waits).count();
+                        let alone = busy == 1 && in_run.len() == 1;
+                        found.expect(alone, 15, i, "one cycle acts at a time");
+                    }
+                    "run_concluded" => {
+                        in_run.remove(e.workflow());
+                    }
+                    _ => {}
                 }
             }
         }
