@@ -90,10 +90,10 @@ class World:
         self.port = int(re.search(r'base_url = "http://127.0.0.1:(\d+)"', text).group(1))
         self.ledger = data / "backend" / "grace.db"
         self.database = data / "backend" / "grace_data.db"
-        self.mode("auto")
+        self.order("mode", "auto")
 
-    def mode(self, mode):
-        subprocess.run([self.program, "--config", self.data / "evenkeel.toml", "--data-dir", self.data, "mode", mode],
+    def order(self, *words):
+        subprocess.run([self.program, "--config", self.data / "evenkeel.toml", "--data-dir", self.data, *words],
                        check=True, capture_output=True, timeout=60)
 
     def start(self):
@@ -125,13 +125,20 @@ class World:
                     pass
 
     def pid(self, name):
-        try:
-            record = json.loads((self.data / "run" / "services.json").read_text())
-            pid = record["services"][name]["process"]["pid"]
-            os.kill(pid, 0)
-            return pid
-        except (OSError, KeyError, TypeError, ValueError):
-            return None
+        """The process of a service, by its command line: what Evenkeel writes of it is not asked."""
+        wanted = [b"grace", name.encode(), b"--settings", b"config/grace.toml"]
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                line = (entry / "cmdline").read_bytes().split(b"\0")[1:5]
+                here = os.readlink(entry / "cwd") == str(self.data)
+                alive = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+            except (OSError, IndexError):
+                continue
+            if line == wanted and here and alive:
+                return int(entry.name)
+        return None
 
     def rows(self, where, *values):
         """Entries of the ledger, read only."""
@@ -456,6 +463,7 @@ def put_right(world, mark):
     if pid:
         os.kill(pid, signal.SIGKILL)
     time.sleep(1)
+    world.order("repaired", "--why", "the campaign put it right")
     mark = world.head()
     world.start()
     world.watching(mark)
@@ -492,7 +500,10 @@ def campaign(args, data):
             except Failed as e:
                 tallies[kind].problems.append(f"afterwards: {e}")
                 put_right(world, world.head())
-                world.quiet()
+                try:
+                    world.quiet()
+                except Failed as e:
+                    tallies[kind].problems.append(f"put right in vain: {e}")
             if args.verbose or made % 20 == 0:
                 problems = tallies[kind].problems[-1:] or [""]
                 print(f"{made:4} {kind} {problems[0]}", file=sys.stderr, flush=True)
