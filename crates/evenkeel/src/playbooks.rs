@@ -176,7 +176,6 @@ mod tests {
             AnomalyType::ERROR_RATE_SPIKE,
             AnomalyType::LATENCY_SPIKE,
             AnomalyType::MEMORY_GROWTH,
-            AnomalyType::HIGH_FAILURE_RATE,
             AnomalyType::TARGET_DOWN,
             AnomalyType::TARGET_HUNG,
             AnomalyType::HEALTH_ENDPOINT_FAILURE,
