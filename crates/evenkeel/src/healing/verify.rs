@@ -314,16 +314,33 @@ impl World {
     }
 
     /// Every service is up and ready, and the health probes answer several times in a row.
+    /// The services that a finding is about: one that is down, with what it stands on; another that is down as well has a
+    /// cycle of its own, and must not make this one fail. All of them for anything else.
+    fn concerned(&self, anomaly: &Anomaly) -> Vec<String> {
+        let all = self.supervisor.names();
+        let gone = [AnomalyType::TARGET_DOWN, AnomalyType::TARGET_HUNG];
+        match &anomaly.service {
+            Some(service) if gone.contains(&anomaly.kind.as_str()) && all.contains(service) => {
+                let below = self.mind.policy().topology.stands_on(service);
+                let is_it = |n: &String| n == service || below.contains(n.as_str());
+                all.into_iter().filter(is_it).collect()
+            }
+            _ => all,
+        }
+    }
+
     async fn by_readiness(&self, anomaly: &Anomaly) -> Verification {
         let mut problem = None;
-        for name in self.supervisor.names() {
-            if let Err(e) = self.supervisor.wait_ready(&name, None).await {
+        let names = self.concerned(anomaly);
+        for name in &names {
+            if let Err(e) = self.supervisor.wait_ready(name, None).await {
                 problem = Some(e.to_string());
                 break;
             }
         }
         let mut latency = 0.0f64;
-        if problem.is_none() {
+        let probed = self.probe_service().is_none_or(|s| names.contains(&s));
+        if problem.is_none() && probed {
             'probing: for _ in 0..READY_PROBES {
                 for url in &self.probes {
                     let p = self.prober.probe(url, self.probe_deadline()).await;
@@ -349,7 +366,7 @@ impl World {
             details: problem.unwrap_or_else(|| {
                 format!(
                     "all {} service(s) ready{}",
-                    self.supervisor.names().len(),
+                    names.len(),
                     if self.probes.is_empty() {
                         String::new()
                     } else {
