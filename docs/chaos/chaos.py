@@ -26,6 +26,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import statistics
 import subprocess
@@ -295,7 +296,9 @@ def starved(world, rng):
 
 
 def slow_upstream(world, rng):
-    port = rng.randrange(20000, 40000)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     world.run_beside("upstream", "--listen", f"127.0.0.1:{port}", "--delay-ms", "2500", "--concurrency", "64")
     return deployed([("chat", "upstream_url", f'"http://127.0.0.1:{port}"'), ("chat", "upstream_timeout_ms", "10000")],
                     lambda w: number(w, "chat", "upstream_timeout_ms") < 2500)(world, rng)
