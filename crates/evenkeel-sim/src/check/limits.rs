@@ -219,10 +219,13 @@ fn may_be_down(all: usize, [min_up, percent, max]: [u32; 3]) -> usize {
 }
 
 /// SAFETY 3: whoever was alerted about something is not alerted about the same again, unless it was healed in between,
-/// has been away for long, or a person has said something, or Evenkeel was started again.
+/// has been away for long, or a person has said something, or the run that held it back goes on, or Evenkeel was started
+/// again.
 pub(super) fn alerts(trace: &Trace, found: &mut Findings) {
     let mut told: BTreeMap<String, Option<Timestamp>> = BTreeMap::new();
     let mut keys: BTreeMap<&str, String> = BTreeMap::new();
+    // Alerted because another run was held in its middle: until that goes on.
+    let mut by_hold: Vec<String> = Vec::new();
     for (i, item) in trace.items.iter().enumerate() {
         let e = match item {
             Item::Entry(e) => e,
@@ -244,7 +247,15 @@ pub(super) fn alerts(trace: &Trace, found: &mut Findings) {
                     .is_some_and(|cleared| cleared.is_none_or(|at| e.at.millis_since(at) < quiet));
                 e.workflow().clone_into(&mut found.workflow);
                 found.expect(!again, 3, i, "people are called once for the same");
+                if e.payload["refusal"]["kind"] == "held" {
+                    by_hold.push(key.clone());
+                }
                 keys.insert(e.workflow(), key);
+            }
+            "released" => {
+                for key in by_hold.drain(..) {
+                    told.remove(&key);
+                }
             }
             "closed" => {
                 let ended = e.payload["ended"].as_str().unwrap_or("");
