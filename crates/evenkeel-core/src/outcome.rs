@@ -34,11 +34,14 @@ impl Rules {
     /// The wait after the `failed`th failed attempt, in milliseconds.
     pub fn wait_ms(&self, failed: u32) -> u64 {
         let longest = self.retry_wait_max_ms.max(self.retry_wait_ms);
-        let doublings = failed.saturating_sub(1).min(20);
-        self.retry_wait_ms
-            .saturating_mul(1 << doublings)
-            .min(longest)
+        doubled(self.retry_wait_ms, failed, longest)
     }
+}
+
+/// A wait that begins with `first_ms` and doubles with each failure after the first, until `longest_ms`.
+pub(crate) fn doubled(first_ms: u64, failed: u32, longest_ms: u64) -> u64 {
+    let doublings = failed.saturating_sub(1).min(20);
+    first_ms.saturating_mul(1 << doublings).min(longest_ms)
 }
 
 /// Why a cycle does nothing but alert: a limit that a person has to know about was reached.

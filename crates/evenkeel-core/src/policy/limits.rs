@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::doubled;
+
 /// Milliseconds of an hour.
 pub const HOUR_MS: i64 = 3_600_000;
 /// Milliseconds of a day.
@@ -157,9 +159,8 @@ impl Limits {
 
     /// The wait after the `failed`th failed attempt in a row, in milliseconds: it doubles from `first_ms`.
     pub fn cooldown_ms(&self, first_ms: u64, failed: u32) -> u64 {
-        let doublings = failed.saturating_sub(1).min(20);
         let longest = self.cooldown_max_s.saturating_mul(1_000).max(first_ms);
-        first_ms.saturating_mul(1 << doublings).min(longest)
+        doubled(first_ms, failed, longest)
     }
 }
 
