@@ -141,17 +141,7 @@ impl Snapshots {
     ) -> Result<(), SnapshotError> {
         let name = build.free_name(db, role)?;
         let copy = build.dir.path().join(&name);
-        let failed = |source| match source {
-            SqliteError::Locked { waited_ms } => SnapshotError::Locked {
-                db: db.to_owned(),
-                waited_ms,
-                tried: "copied",
-            },
-            source => SnapshotError::Sqlite {
-                db: db.to_owned(),
-                source,
-            },
-        };
+        let failed = |source| not_copied(db, source);
         sqlite::copy(db, &copy, Duration::from_millis(self.limits.busy_ms)).map_err(failed)?;
         // The copy is what would be restored: it is the one that must be sound.
         sqlite::check(&copy, self.limits.full_check_bytes).map_err(failed)?;
@@ -163,17 +153,7 @@ impl Snapshots {
     fn add_blocks(&self, build: &mut Build, db: &Path, base: &str) -> Result<(), SnapshotError> {
         let name = build.free_name(db, FileRole::Database)?;
         let copy = build.dir.path().join(format!("{name}.copy"));
-        let failed = |source| match source {
-            SqliteError::Locked { waited_ms } => SnapshotError::Locked {
-                db: db.to_owned(),
-                waited_ms,
-                tried: "copied",
-            },
-            source => SnapshotError::Sqlite {
-                db: db.to_owned(),
-                source,
-            },
-        };
+        let failed = |source| not_copied(db, source);
         sqlite::copy(db, &copy, Duration::from_millis(self.limits.busy_ms)).map_err(failed)?;
         let before = self.list()?.into_iter().find_map(|s| {
             let file = s
@@ -258,6 +238,21 @@ impl Snapshots {
             at,
             kind,
         })
+    }
+}
+
+/// Why a database could not be copied.
+fn not_copied(db: &Path, source: SqliteError) -> SnapshotError {
+    match source {
+        SqliteError::Locked { waited_ms } => SnapshotError::Locked {
+            db: db.to_owned(),
+            waited_ms,
+            tried: "copied",
+        },
+        source => SnapshotError::Sqlite {
+            db: db.to_owned(),
+            source,
+        },
     }
 }
 
