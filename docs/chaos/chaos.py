@@ -488,16 +488,21 @@ def campaign(args, data):
         made = 0
         while made < args.faults and not OVER.is_set():
             time.sleep(rng.random() * 0.7)
+            had = {k: len(t.problems) for k, t in tallies.items()}
             if rng.random() < 0.2:
                 kind = rng.choice(list(BENIGN))
                 one_benign(world, rng, kind, tallies[kind])
             else:
                 kind = rng.choice(kinds)
                 made += 1
+                healed = tallies[kind].healed
                 try:
                     one_fault(world, rng, kind, tallies[kind])
                 except Failed as e:
                     tallies[kind].problems.append(str(e))
+                if tallies[kind].healed == healed:
+                    # What was handed over is repaired by a person, and nothing of it stays for the next fault.
+                    put_right(world, world.head())
             try:
                 world.quiet()
             except Failed as e:
@@ -508,8 +513,8 @@ def campaign(args, data):
                 except Failed as e:
                     tallies[kind].problems.append(f"put right in vain: {e}")
             if args.verbose or made % 20 == 0:
-                problems = tallies[kind].problems[-1:] or [""]
-                print(f"{made:4} {kind} {problems[0]}", file=sys.stderr, flush=True)
+                problems = tallies[kind].problems[had[kind]:] or [""]
+                print(f"{made:4} {kind} {problems[-1]}", file=sys.stderr, flush=True)
         writer.over.set()
         writer.join()
         until("Grace at the end", 60, world.well)
