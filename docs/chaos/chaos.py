@@ -255,7 +255,7 @@ class Writer(threading.Thread):
 
 def killed(name, how):
     def make(world, rng):
-        pid = world.pid(name)
+        pid = until(f"a process of {name}", 30, lambda: world.pid(name))
         os.kill(pid, how)
         return lambda: world.pid(name) not in (None, pid)
     return make
