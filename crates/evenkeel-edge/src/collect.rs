@@ -3,6 +3,7 @@
 //! Reads only. Whatever comes back is bounded in size and time, and anything that is missing is said to be missing:
 //! it is never a zero.
 
+pub mod exposition;
 pub mod log_entry;
 pub mod log_follow;
 pub mod log_pattern;
