@@ -12,8 +12,6 @@ mod family;
 mod fault;
 mod labels;
 mod line;
-#[cfg(test)]
-mod tests;
 mod text;
 
 pub use family::{FamilyKind, Role};
@@ -242,3 +240,6 @@ impl<'a> Exposition<'a> {
 fn is_eof(line: &[u8]) -> bool {
     line.trim_ascii() == b"# EOF"
 }
+
+#[cfg(test)]
+mod tests;
