@@ -148,10 +148,7 @@ impl Prober {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure(
                 ProbeError::Timeout,
-                format!(
-                    "no whole answer within {} ms",
-                    request.deadline.as_millis()
-                ),
+                format!("no whole answer within {} ms", request.deadline.as_millis()),
             )),
         };
         let latency_ms = begun.elapsed().as_secs_f64() * 1000.0;

@@ -234,11 +234,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn scrape(page: &str) -> Scrape {
-        Scrape::parse(
-            page.as_bytes(),
-            Format::Prometheus,
-            &ScrapeNames::default(),
-        )
+        Scrape::parse(page.as_bytes(), Format::Prometheus, &ScrapeNames::default())
     }
 
     fn near(value: Option<f64>, expected: f64) {

@@ -275,27 +275,48 @@ impl Tracked {
             .first
             .map_or_else(String::new, |f| f.to_string());
         let all = [
-            (Problem::TooManySeries, found.dropped > 0, format!(
-                "{name} has more series than the {} that are kept of it: {} are dropped. Leave out what nobody needs with \
+            (
+                Problem::TooManySeries,
+                found.dropped > 0,
+                format!(
+                    "{name} has more series than the {} that are kept of it: {} are dropped. Leave out what nobody needs with \
                  `include` or `exclude`, or raise its `series_max`",
-                self.target.series_max, found.dropped
-            )),
-            (Problem::Faults, found.faults.count > 0, format!(
-                "{name}: {} lines are not understood and passed over; the first is {first}",
-                found.faults.count
-            )),
-            (Problem::CutOff, !found.is_whole, format!(
-                "{name}: the page was cut off; what came is used, what did not come is not counted as gone"
-            )),
-            (Problem::Twice, found.twice > 0, format!(
-                "{name} has {} series twice on its page: the first of each counts",
-                found.twice
-            )),
-            (Problem::Odd, found.odd > 0, format!(
-                "{name}: {} samples make no sense (a counter below zero, a bucket without a bound, a label twice, or a time \
+                    self.target.series_max, found.dropped
+                ),
+            ),
+            (
+                Problem::Faults,
+                found.faults.count > 0,
+                format!(
+                    "{name}: {} lines are not understood and passed over; the first is {first}",
+                    found.faults.count
+                ),
+            ),
+            (
+                Problem::CutOff,
+                !found.is_whole,
+                format!(
+                    "{name}: the page was cut off; what came is used, what did not come is not counted as gone"
+                ),
+            ),
+            (
+                Problem::Twice,
+                found.twice > 0,
+                format!(
+                    "{name} has {} series twice on its page: the first of each counts",
+                    found.twice
+                ),
+            ),
+            (
+                Problem::Odd,
+                found.odd > 0,
+                format!(
+                    "{name}: {} samples make no sense (a counter below zero, a bucket without a bound, a label twice, or a time \
                  more than {} s from now) and are passed over",
-                found.odd, STAMP_AGE_MAX_MS / 1000
-            )),
+                    found.odd,
+                    STAMP_AGE_MAX_MS / 1000
+                ),
+            ),
         ];
         let mut notes = Vec::new();
         for (problem, is_there, text) in all {

@@ -117,7 +117,9 @@ pub(super) fn split_word(text: &str) -> (&str, &str) {
 pub(super) fn number(word: &str) -> Option<f64> {
     let bytes = word.as_bytes();
     if (1..=15).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit) {
-        let whole = bytes.iter().fold(0_u64, |n, b| n * 10 + u64::from(b - b'0'));
+        let whole = bytes
+            .iter()
+            .fold(0_u64, |n, b| n * 10 + u64::from(b - b'0'));
         return Some(whole as f64);
     }
     word.parse().ok()

@@ -76,11 +76,18 @@ fn counters_become_rates_and_levels_stay_what_they_are() {
         (value(&first, "g"), value(&first, "s{s=\"up\"}")),
         (Some(5.0), Some(1.0))
     );
-    assert_eq!((value(&first, "untyped"), value(&first, "u_total")), (Some(7.0), None));
+    assert_eq!(
+        (value(&first, "untyped"), value(&first, "u_total")),
+        (Some(7.0), None)
+    );
     let second = pages.page("u_total 23\ng -1\nc_total{a=\"1\",b=\"2\"} 150\n");
     assert_eq!(
         told(&second),
-        [(C.to_owned(), 5.0), ("g".to_owned(), -1.0), ("u_total".to_owned(), 2.0)]
+        [
+            (C.to_owned(), 5.0),
+            ("g".to_owned(), -1.0),
+            ("u_total".to_owned(), 2.0)
+        ]
     );
     let reading = &second.readings[0];
     assert_eq!(reading.kind, ReadingKind::Rate);
@@ -133,10 +140,15 @@ fn what_says_when_it_began_is_believed() {
     // Prometheus text says it with a gauge beside the counter: none of it is a level.
     let mut pages = Pages::new();
     let page = |value: u32, created: u32| {
-        format!("# TYPE c_total counter\nc_total {value}\n# TYPE c_created gauge\nc_created {created}\n")
+        format!(
+            "# TYPE c_total counter\nc_total {value}\n# TYPE c_created gauge\nc_created {created}\n"
+        )
     };
     assert_eq!(told(&pages.page(&page(10, 5))), []);
-    assert_eq!(told(&pages.page(&page(20, 6))), [("c_total".to_owned(), 2.0)]);
+    assert_eq!(
+        told(&pages.page(&page(20, 6))),
+        [("c_total".to_owned(), 2.0)]
+    );
 }
 
 fn histogram(labels: &str, counts: [u32; 3]) -> String {
@@ -171,11 +183,17 @@ fn histograms_become_quantiles_of_what_came_between() {
         let reading = found.readings.iter().find(|r| &*r.series == series);
         reading.unwrap().kind
     };
-    assert_eq!(n("h{p=\"a\",quantile=\"0.5\"}"), ReadingKind::Quantile { n: 80 });
+    assert_eq!(
+        n("h{p=\"a\",quantile=\"0.5\"}"),
+        ReadingKind::Quantile { n: 80 }
+    );
     assert_eq!(n("h{quantile=\"0.5\"}"), ReadingKind::Quantile { n: 110 });
     // Begun anew: counted from zero. Nothing observed: no quantile, never one of zero.
     let found = pages.page(&page([1, 1, 1], [40, 40, 40]));
-    let quantile = found.readings.iter().find(|r| r.kind == ReadingKind::Quantile { n: 1 });
+    let quantile = found
+        .readings
+        .iter()
+        .find(|r| r.kind == ReadingKind::Quantile { n: 1 });
     assert!(quantile.is_some(), "{:?}", told(&found));
     assert_eq!(value(&found, "h{p=\"b\",quantile=\"0.5\"}"), None);
 }
@@ -202,9 +220,16 @@ fn what_is_there_now_and_summaries_are_told_as_they_are() {
                 # TYPE s summary\ns{quantile=\"0.5\"} 0.25\ns{quantile=\"0.9\"} NaN\ns_count 7\n# EOF\n";
     let found = pages.page_in(page, Format::OpenMetrics);
     assert_eq!(value(&found, "q{quantile=\"0.5\"}"), Some(0.625));
-    assert_eq!((value(&found, "q_gcount"), value(&found, "q_gsum")), (Some(10.0), Some(-3.0)));
+    assert_eq!(
+        (value(&found, "q_gcount"), value(&found, "q_gsum")),
+        (Some(10.0), Some(-3.0))
+    );
     assert_eq!(value(&found, "s{quantile=\"0.5\"}"), Some(0.25));
-    assert_eq!(value(&found, "s{quantile=\"0.9\"}"), None, "no number, no reading");
+    assert_eq!(
+        value(&found, "s{quantile=\"0.9\"}"),
+        None,
+        "no number, no reading"
+    );
     assert_eq!(value(&found, "s_count"), None);
     assert_eq!(found.odd, 0);
 }
@@ -220,7 +245,11 @@ fn times_that_the_page_gives_are_kept_and_old_ones_say_nothing() {
     assert_eq!(found.readings[0].at.as_millis(), WALL_MS + 8_000);
     let found = pages.page(&page(40, WALL_MS + 14_000));
     assert_eq!(value(&found, "c_total"), Some(5.0), "by its own times");
-    assert_eq!(told(&pages.page(&page(40, WALL_MS + 14_000))), [], "stood still");
+    assert_eq!(
+        told(&pages.page(&page(40, WALL_MS + 14_000))),
+        [],
+        "stood still"
+    );
     let found = pages.page(&page(99, WALL_MS - STAMP_AGE_MAX_MS));
     assert_eq!((told(&found), found.odd), (Vec::new(), 2));
 }
@@ -255,7 +284,11 @@ fn a_series_that_is_gone_becomes_stale_once_and_is_forgotten_after_an_hour() {
     assert_eq!(pages.track.series_len(), 1);
     // Back again: as if it had never been there.
     assert_eq!(told(&pages.page(&both)).len(), 1);
-    let found = pages.page(&format!("{}x 1\n{}", counter(21.0), histogram("", [11, 12, 13])));
+    let found = pages.page(&format!(
+        "{}x 1\n{}",
+        counter(21.0),
+        histogram("", [11, 12, 13])
+    ));
     assert_eq!(value(&found, C), Some(2.0));
     assert_eq!(value(&found, "h{quantile=\"0.5\"}"), Some(0.05));
 }
@@ -292,7 +325,8 @@ fn the_order_of_labels_does_not_matter() {
 #[test]
 fn new_information_is_told_as_a_deploy_would_show() {
     let mut pages = Pages::new();
-    let page = |version: &str| format!("# TYPE build_info gauge\nbuild_info{{version=\"{version}\"}} 1\n");
+    let page =
+        |version: &str| format!("# TYPE build_info gauge\nbuild_info{{version=\"{version}\"}} 1\n");
     let found = pages.page(&page("1"));
     assert!(found.told.is_empty() && found.readings.is_empty());
     assert!(pages.page(&page("1")).told.is_empty());

@@ -279,9 +279,7 @@ impl Track {
             Some(place) => place,
             None => {
                 let none = crate::collect::exposition::Labels::NONE;
-                let together = names(|q| {
-                    none.canonical_with(family, &[], Some(("quantile", q)))
-                })?;
+                let together = names(|q| none.canonical_with(family, &[], Some(("quantile", q))))?;
                 let place = length(&self.memory.families);
                 self.memory.families.push(Family {
                     names: together,
@@ -363,7 +361,9 @@ impl Track {
         let (now, before) = (slot.now, slot.before);
         let (increase, elapsed_ms) = if before.value.is_nan() {
             // New here. How long it has counted elsewhere is not known, unless it says that it has only begun.
-            let last = self.last.filter(|last| self.is_younger(slot.group, *last))?;
+            let last = self
+                .last
+                .filter(|last| self.is_younger(slot.group, *last))?;
             (now.value, moment.steady_ms - last.steady_ms)
         } else if now.is_stamped != before.is_stamped {
             return None;
@@ -429,7 +429,10 @@ fn role<'a>(sample: &Sample<'a>, name: &'a str) -> (Role, &'a str) {
             {
                 return (Role::Bucket, base);
             }
-            let role = if ["_total", "_count", "_sum"].iter().any(|s| name.ends_with(s)) {
+            let role = if ["_total", "_count", "_sum"]
+                .iter()
+                .any(|s| name.ends_with(s))
+            {
                 Role::Total
             } else if name.ends_with("_info") {
                 Role::Info
