@@ -11,7 +11,7 @@ pub type Bucket = (f64, f64);
 pub fn merge(buckets: &mut Vec<Bucket>) {
     buckets.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
     buckets.dedup_by(|next, kept| {
-        let is_same = next.0 == kept.0;
+        let is_same = next.0.total_cmp(&kept.0).is_eq();
         if is_same {
             kept.1 += next.1;
         }

@@ -1,7 +1,10 @@
 //! The parser against pages made from a model, pages that were spoiled, and any bytes at all.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 
+use super::FamilyKind as K;
 use super::*;
 
 fn read(page: &str, format: Format) -> (Vec<Entry<'_>>, Faults, bool) {
@@ -55,7 +58,7 @@ fn a_page_of_prometheus_says_what_each_line_is() {
          # TYPE s summary\ns{quantile=\"0.5\"} NaN\ns_sum -Inf\ns_count 0\n\
          alone 1\n";
     let found = samples(page, Format::Prometheus);
-    assert_eq!(found[0].value, 1027.0);
+    assert_eq!(found[0].value.to_string(), "1027");
     assert_eq!(found[0].at_ms, Some(1_395_066_363_000));
     assert_eq!(found[0].labels.get("y").unwrap(), "a \"b\" }\n\\");
     assert_eq!(
@@ -63,7 +66,6 @@ fn a_page_of_prometheus_says_what_each_line_is() {
         "a_total{x=\"1\",y=\"a \\\"b\\\" }\\n\\\\\"}"
     );
     assert!(found[6].value.is_nan() && found[7].value == f64::NEG_INFINITY);
-    use FamilyKind as K;
     let of = |family: &str, kind, role| (family.to_owned(), kind, role);
     assert_eq!(
         roles(page, Format::Prometheus),
@@ -106,7 +108,6 @@ fn a_page_of_openmetrics_says_what_each_line_is() {
         (0.67, Some(1_520_879_606_500))
     );
     assert!(found[2].exemplar.unwrap().labels.is_empty());
-    use FamilyKind as K;
     let found: Vec<_> = roles(page, Format::OpenMetrics)
         .into_iter()
         .map(|(_, kind, role)| (kind, role))
@@ -184,8 +185,8 @@ fn one_series_has_one_canonical_text() {
 fn a_wrong_line_spoils_itself_only_and_the_reason_is_told() {
     use FaultReason as R;
     let long = format!("{}{{x=\"{}\"}} 1", "m", "y".repeat(LINE_LEN_MAX));
-    let many: String = (0..=LABELS_MAX).map(|i| format!("l{i}=\"\",")).collect();
-    let many = format!("m{{{many}}} 1");
+    let many: Vec<String> = (0..=LABELS_MAX).map(|i| format!("l{i}=\"\"")).collect();
+    let many = format!("m{{{}}} 1", many.join(","));
     for (line, reason) in [
         ("1m 2", R::Name),
         ("m-n 2", R::Name),
@@ -311,18 +312,18 @@ fn write(points: &[Point], format: Format, blank: &str, exemplar: bool) -> Strin
         }
         if !inside.is_empty() {
             let inside = inside.join(&format!("{blank},{blank}"));
-            page.push_str(&format!("{{{blank}{inside}{blank}}}"));
+            write!(page, "{{{blank}{inside}{blank}}}").unwrap();
         }
         let value = match value {
             v if v.is_nan() => "NaN".to_owned(),
             v if v.is_infinite() => if *v > 0.0 { "+Inf" } else { "-Inf" }.to_owned(),
             v => format!("{v:?}"),
         };
-        page.push_str(&format!(" {blank}{value}"));
+        write!(page, " {blank}{value}").unwrap();
         match (at_ms, format) {
-            (Some(at), Format::Prometheus) => page.push_str(&format!(" {at}")),
+            (Some(at), Format::Prometheus) => write!(page, " {at}").unwrap(),
             (Some(at), Format::OpenMetrics) => {
-                page.push_str(&format!(" {}.{:03}", at / 1000, at % 1000));
+                write!(page, " {}.{:03}", at / 1000, at % 1000).unwrap();
             }
             (None, _) => {}
         }
@@ -397,7 +398,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        let lines = bytes.iter().filter(|b| **b == b'\n').count() as u64 + 1;
+        let lines = memchr::memchr_iter(b'\n', &bytes).count() as u64 + 1;
         let mut read = Exposition::new(&bytes, format);
         let found = read.by_ref().count() as u64;
         prop_assert!(found + read.faults().count <= lines);

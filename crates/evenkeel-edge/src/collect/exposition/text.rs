@@ -36,10 +36,9 @@ impl<'a> Escaped<'a> {
             }
             match chars.next() {
                 Some('n') => text.push('\n'),
-                Some('\\') => text.push('\\'),
                 Some('"') if !self.keeps_quotes => text.push('"'),
+                Some('\\') | None => text.push('\\'),
                 Some(other) => text.extend(['\\', other]),
-                None => text.push('\\'),
             }
         }
         Cow::Owned(text)

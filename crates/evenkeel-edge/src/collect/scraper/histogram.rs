@@ -45,7 +45,7 @@ impl Histogram {
 
     /// The place of the bucket with that upper bound, which is made when it is new; nothing when there are too many.
     pub(super) fn bucket(&mut self, bound: f64) -> Option<u16> {
-        let known = self.bounds.iter().position(|b| *b == bound);
+        let known = self.bounds.iter().position(|b| b.total_cmp(&bound).is_eq());
         let at = known.unwrap_or(self.bounds.len());
         let place = u16::try_from(at).ok()?;
         if known.is_none() {

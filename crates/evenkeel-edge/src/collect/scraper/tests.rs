@@ -1,5 +1,7 @@
 //! The scraper over pages in a row, with every moment handed in, and over real loopback servers.
 
+use std::fmt::Write as _;
+
 use super::*;
 use crate::collect::reading::ReadingKind;
 
@@ -358,7 +360,7 @@ mod pages_that_change {
                 }
                 let mut text = "# TYPE c_total counter\n# TYPE h histogram\n# TYPE g gauge\n# TYPE s summary\n".to_owned();
                 for (name, label, le, value, at) in page {
-                    text.push_str(&format!("{name}{{l=\"{label}\",le=\"{le}\"}} {value}{at}\n"));
+                    writeln!(text, "{name}{{l=\"{label}\",le=\"{le}\"}} {value}{at}").unwrap();
                 }
                 let format = if open { Format::OpenMetrics } else { Format::Prometheus };
                 let found = seen.page_in(&text, format);
@@ -376,7 +378,7 @@ mod pages_that_change {
             let mut text = "# TYPE c_total counter\n".to_owned();
             for (i, label) in labels.iter().enumerate() {
                 let label = label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-                text.push_str(&format!("c_total{{i=\"{i}\",l=\"{label}\"}} {i}\n"));
+                writeln!(text, "c_total{{i=\"{i}\",l=\"{label}\"}} {i}").unwrap();
             }
             let mut seen = Pages::new();
             seen.page(&text);

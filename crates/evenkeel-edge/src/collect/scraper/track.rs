@@ -275,19 +275,18 @@ impl Track {
         })?;
         let of_family = self.memory.hash(family);
         let known = self.memory.family_of.get(&of_family).copied();
-        let family = match known {
-            Some(place) => place,
-            None => {
-                let none = crate::collect::exposition::Labels::NONE;
-                let together = names(|q| none.canonical_with(family, &[], Some(("quantile", q))))?;
-                let place = length(&self.memory.families);
-                self.memory.families.push(Family {
-                    names: together,
-                    sets: 0,
-                });
-                self.memory.family_of.insert(of_family, place);
-                place
-            }
+        let family = if let Some(place) = known {
+            place
+        } else {
+            let none = crate::collect::exposition::Labels::NONE;
+            let together = names(|q| none.canonical_with(family, &[], Some(("quantile", q))))?;
+            let place = length(&self.memory.families);
+            self.memory.families.push(Family {
+                names: together,
+                sets: 0,
+            });
+            self.memory.family_of.insert(of_family, place);
+            place
         };
         self.memory.families[family as usize].sets += 1;
         let place = length(&self.memory.histograms);
