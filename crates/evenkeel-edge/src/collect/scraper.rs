@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::Timestamp;
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use regex::Regex;
 use zeroize::Zeroizing;
 
@@ -156,12 +157,19 @@ impl Scraper {
     /// at a time; a scrape that could not be made in time is left out, not made up for.
     pub async fn round(&mut self, now: Instant) -> Round {
         let (prober, begun) = (&self.prober, self.begun);
-        let due = self.targets.iter_mut().filter(|t| t.due <= now);
-        let mut scrapes = futures_util::stream::iter(due)
-            .map(|target| target.scrape(prober, begun, now))
-            .buffer_unordered(CONCURRENT_MAX);
+        let due: Vec<&mut Tracked> = self.targets.iter_mut().filter(|t| t.due <= now).collect();
+        let mut waiting = due.into_iter();
+        let mut running = FuturesUnordered::new();
         let mut round = Round::default();
-        while let Some((readings, report)) = scrapes.next().await {
+        loop {
+            while running.len() < CONCURRENT_MAX
+                && let Some(target) = waiting.next()
+            {
+                running.push(target.scrape(prober, begun, now));
+            }
+            let Some((readings, report)) = running.next().await else {
+                break;
+            };
             round.readings.extend(readings);
             round.reports.push(report);
         }
