@@ -156,7 +156,12 @@ impl Scraper {
     /// Reads every page that is due at `now`. Takes at most as long as their timeouts, with [`CONCURRENT_MAX`] of them
     /// at a time; a scrape that could not be made in time is left out, not made up for.
     pub async fn round(&mut self, now: Instant) -> Round {
-        let (prober, begun) = (&self.prober, self.begun);
+        let prober = &self.prober;
+        let pace = Pace {
+            now,
+            since_begin: now.saturating_duration_since(self.begun),
+            round: Instant::now(),
+        };
         let due: Vec<&mut Tracked> = self.targets.iter_mut().filter(|t| t.due <= now).collect();
         let mut waiting = due.into_iter();
         let mut running = FuturesUnordered::new();
@@ -165,7 +170,7 @@ impl Scraper {
             while running.len() < CONCURRENT_MAX
                 && let Some(target) = waiting.next()
             {
-                running.push(target.scrape(prober, begun, now));
+                running.push(target.scrape(prober, pace));
             }
             let Some((readings, report)) = running.next().await else {
                 break;
@@ -175,6 +180,17 @@ impl Scraper {
         }
         round
     }
+}
+
+/// When a round is made.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// As it was told.
+    now: Instant,
+    /// From the first moment on, up to now.
+    since_begin: Duration,
+    /// By the clock, to know how long a target waits for its turn.
+    round: Instant,
 }
 
 /// What can be wrong with a page that came.
@@ -217,13 +233,8 @@ impl Tracked {
         }
     }
 
-    async fn scrape(
-        &mut self,
-        prober: &Prober,
-        begun: Instant,
-        now: Instant,
-    ) -> (Vec<Reading>, TargetReport) {
-        while self.due <= now {
+    async fn scrape(&mut self, prober: &Prober, pace: Pace) -> (Vec<Reading>, TargetReport) {
+        while self.due <= pace.now {
             self.due += self.target.every.max(Duration::from_millis(1));
         }
         let request = PageRequest {
@@ -234,7 +245,9 @@ impl Tracked {
             accept: Some(ACCEPT),
             token: self.target.token.as_deref().map(String::as_str),
         };
-        let steady_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+        // It may have waited for its turn.
+        let steady = pace.since_begin + pace.round.elapsed();
+        let steady_ms = i64::try_from(steady.as_millis()).unwrap_or(i64::MAX);
         let page = prober.page(&request).await;
         let moment = Moment {
             at: page.result.at,
