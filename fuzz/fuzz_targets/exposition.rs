@@ -1,14 +1,16 @@
 //! Any bytes are a page: no panic, no line that is both read and wrong, and what is canonical reads as itself.
 
 #![no_main]
-#![expect(dead_code, unreachable_pub, reason = "the parser as it stands in the product, of which a part is used")]
+#![expect(dead_code, unreachable_pub, unused_imports, reason = "the parser as it stands in the product, of which a part is used")]
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../crates/evenkeel-edge/src/collect/exposition.rs"]
-mod exposition;
+#[path = "../../crates/evenkeel-edge/src/collect"]
+mod collect {
+    pub mod exposition;
+}
 
-use exposition::{Entry, Exposition, Format};
+use collect::exposition::{self, Entry, Exposition, Format};
 
 fuzz_target!(|page: &[u8]| {
     let lines = page.iter().filter(|b| **b == b'\n').count() as u64 + 1;

@@ -248,14 +248,19 @@ impl Tracked {
         // It may have waited for its turn.
         let steady = pace.since_begin + pace.round.elapsed();
         let steady_ms = i64::try_from(steady.as_millis()).unwrap_or(i64::MAX);
-        let page = prober.page(&request).await;
+        let answer = prober.page(&request).await;
         let moment = Moment {
-            at: page.result.at,
+            at: answer.result.at,
             steady_ms,
         };
-        let reason = if !page.result.ok {
-            Some(page.result.detail.unwrap_or_else(|| "no answer".to_owned()))
-        } else if page.is_encoded {
+        let reason = if !answer.result.ok {
+            Some(
+                answer
+                    .result
+                    .detail
+                    .unwrap_or_else(|| "no answer".to_owned()),
+            )
+        } else if answer.is_encoded {
             Some("the page is compressed, though plain text was asked for".to_owned())
         } else {
             None
@@ -277,8 +282,8 @@ impl Tracked {
             report.missing = Some(Missing { reason, is_new });
         } else {
             self.is_missing = false;
-            let format = Format::of_content_type(&page.content_type);
-            let found = self.track.absorb(&page.body, format, moment, &self.rules);
+            let format = Format::of_content_type(&answer.content_type);
+            let found = self.track.absorb(&answer.body, format, moment, &self.rules);
             report.notes = self.notes(&found, steady_ms);
             report.gone = found.gone;
             report.told = found.told;

@@ -183,7 +183,8 @@ async fn failures_are_missing_and_never_a_zero() {
 
 #[tokio::test]
 async fn too_many_series_are_told_once_with_what_to_do() {
-    let page: String = (0..30).map(|i| format!("g{{i=\"{i}\"}} 1\n")).collect();
+    let lines: Vec<String> = (0..30).map(|i| format!("g{{i=\"{i}\"}} 1\n")).collect();
+    let page = lines.concat();
     let base = serve(axum::Router::new().route("/m", get(|| async move { page }))).await;
     let mut big = target("big", format!("{base}/m"));
     big.series_max = 10;
