@@ -24,7 +24,7 @@ use evenkeel_edge::collect::scraper::{ScrapeTarget, Scraper};
 
 const TARGETS: usize = 100;
 const EVERY: Duration = Duration::from_secs(10);
-const LASTS: Duration = Duration::from_secs(60);
+const LASTS: Duration = Duration::from_mins(1);
 /// Clock ticks in a second, as `/proc` counts them.
 const TICKS: f64 = 100.0;
 
@@ -43,11 +43,11 @@ fn main() {
     }
 }
 
-fn told(who: &str, cpu: Duration, resident_kib: u64) {
+fn told(who: &str, cpu_s: f64, resident_kib: u64) {
     println!(
         "{who}: {:.2} % of one core (user and system, {:.2} s of {} s), {} MB resident",
-        cpu.as_secs_f64() / LASTS.as_secs_f64() * 100.0,
-        cpu.as_secs_f64(),
+        cpu_s / LASTS.as_secs_f64() * 100.0,
+        cpu_s,
         LASTS.as_secs(),
         resident_kib / 1024
     );
@@ -85,9 +85,9 @@ fn page(target: u64, scrape: u64) -> String {
             "# HELP {name} Requests by route and status.\n# TYPE {name} counter"
         )
         .unwrap();
-        for label in 0..20 {
-            let value = scrape * (100 + (c * 31 + label * 17 + target) % 53);
-            let status = [200, 201, 404, 500][label as usize % 4];
+        for label in 0..20_usize {
+            let value = scrape * (100 + (c * 31 + label as u64 * 17 + target) % 53);
+            let status = [200, 201, 404, 500][label % 4];
             writeln!(
                 page,
                 "{name}{{route=\"/api/v1/items/{label}\",method=\"GET\",status=\"{status}\",zone=\"eu-{}\"}} {value}",
@@ -229,7 +229,7 @@ fn parser() {
 }
 
 /// Scrapes for a while; what this process used meanwhile.
-fn ours(port: u16) -> (Duration, u64) {
+fn ours(port: u16) -> (f64, u64) {
     let targets = (0..TARGETS).map(|i| ScrapeTarget {
         every: EVERY,
         ..ScrapeTarget::new(
@@ -244,7 +244,7 @@ fn ours(port: u16) -> (Duration, u64) {
     let begun = Instant::now();
     let before = cpu(std::process::id());
     let mut scraper = Scraper::new(targets.collect(), Prober::new(), begun);
-    let (mut scrapes, mut readings) = (0, 0);
+    let (mut asked, mut readings) = (0, 0);
     runtime.block_on(async {
         while begun.elapsed() < LASTS {
             let due = scraper.next_due().unwrap().min(begun + LASTS);
@@ -256,13 +256,13 @@ fn ours(port: u16) -> (Duration, u64) {
                     .iter()
                     .all(|r| r.missing.is_none() && r.notes.is_empty())
             );
-            scrapes += round.reports.len();
+            asked += round.reports.len();
             readings += round.readings.len();
         }
     });
     let used = cpu(std::process::id()) - before;
     println!(
-        "{scrapes} scrapes of {} series in all, {readings} readings",
+        "{asked} scrapes of {} series in all, {readings} readings",
         scraper.series_len()
     );
     (used, resident(std::process::id()))
@@ -310,7 +310,7 @@ fn theirs(program: &str, port: u16) {
     let begun = Instant::now();
     while !is_ready(&listen.to_string()) {
         assert!(
-            begun.elapsed() < Duration::from_secs(60),
+            begun.elapsed() < Duration::from_mins(1),
             "it does not become ready"
         );
         std::thread::sleep(Duration::from_millis(100));
@@ -334,8 +334,8 @@ fn is_ready(address: &str) -> bool {
         && answer.starts_with("HTTP/1.1 200")
 }
 
-/// What a process used so far, user and system.
-fn cpu(pid: u32) -> Duration {
+/// What a process used so far, user and system, in seconds.
+fn cpu(pid: u32) -> f64 {
     let stat =
         std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap();
     let fields: Vec<&str> = stat
@@ -345,7 +345,7 @@ fn cpu(pid: u32) -> Duration {
         .split_whitespace()
         .collect();
     let ticks = |i: usize| fields[i].parse::<f64>().unwrap();
-    Duration::from_secs_f64((ticks(11) + ticks(12)) / TICKS)
+    (ticks(11) + ticks(12)) / TICKS
 }
 
 /// What a process holds in memory, in KiB.
