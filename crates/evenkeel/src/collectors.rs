@@ -1,14 +1,21 @@
 //! Further samples of the target at each check: its log files and its own metrics.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_detect::{Sample, SampleValue};
+use evenkeel_edge::collect::exposition::{Format, PAGE_LEN_MAX};
 use evenkeel_edge::collect::log_follow::{FollowFrom, LogFollower};
+use evenkeel_edge::collect::probe::PageRequest;
 use evenkeel_edge::collect::probe::Prober;
-use evenkeel_edge::collect::scrape::{PAGE_LEN_MAX, Scrape, ScrapeNames};
+use evenkeel_edge::collect::reading::Reading;
+use evenkeel_edge::collect::scrape::{Scrape, ScrapeNames};
+use evenkeel_edge::collect::scraper::ScrapeTarget;
 
 use crate::clock;
 use crate::config::Config;
+use crate::metrics::Metrics as Pages;
 use crate::watch::sample;
 
 /// Most log lines taken at one check.
@@ -18,6 +25,10 @@ const LINES_MAX: usize = 10_000;
 pub struct Collectors {
     logs: Option<LogFollower>,
     metrics: Option<Metrics>,
+    pages: Option<Pages>,
+    readings: VecDeque<Reading>,
+    /// Why each page could not be read the last time, if it could not.
+    heard_of: BTreeMap<Arc<str>, Option<String>>,
 }
 
 /// The target's own metrics, scraped when `[watchdog.scrape]` names them.
@@ -28,8 +39,8 @@ struct Metrics {
 }
 
 impl Collectors {
-    /// Follows logs from now on.
-    pub fn new(config: &Config) -> Self {
+    /// Follows logs, and reads pages of metrics, from now on.
+    pub fn new(config: &Config, pages: Vec<ScrapeTarget>, prober: &Prober) -> Self {
         let logs = &config.resolved.logs;
         let metrics = config.watchdog.scrape.clone().and_then(|names| {
             let path = &config.target.endpoints.metrics.as_ref()?.path;
@@ -43,7 +54,16 @@ impl Collectors {
             logs: (!logs.is_empty())
                 .then(|| LogFollower::new(logs.iter().cloned(), FollowFrom::End)),
             metrics,
+            pages: Pages::start(pages, prober.clone()),
+            readings: VecDeque::new(),
+            heard_of: BTreeMap::new(),
         }
+    }
+
+    /// What the pages of `[[watchdog.metrics]]` gave up to the last [`Self::collect`], the oldest first; each reading is
+    /// handed out once, and forgotten with the next `collect`.
+    pub fn readings(&mut self) -> VecDeque<Reading> {
+        std::mem::take(&mut self.readings)
     }
 
     /// What was written and counted since the last call.
@@ -52,7 +72,35 @@ impl Collectors {
         if let Some(metrics) = &mut self.metrics {
             samples.extend(metrics.samples(prober, deadline).await);
         }
+        if let Some(pages) = &self.pages {
+            let gathered = pages.take();
+            for report in gathered.reports.into_values() {
+                let reason = report.missing.map(|missing| missing.reason);
+                self.heard_of.insert(report.target, reason);
+            }
+            self.readings = gathered.readings;
+            samples.extend(pages_sample(pages.is_running(), &self.heard_of));
+        }
         samples
+    }
+}
+
+/// Whether the pages of metrics can be read: all of them in one sample, however many there are.
+fn pages_sample(is_running: bool, pages: &BTreeMap<Arc<str>, Option<String>>) -> Option<Sample> {
+    if !is_running {
+        return missing("metrics_pages", "nothing reads them any more");
+    }
+    let failed = || {
+        pages
+            .iter()
+            .filter_map(|(name, reason)| Some((name, reason.as_ref()?)))
+    };
+    match failed().next() {
+        Some((name, reason)) => {
+            let text = format!("{} of {}, {name}: {reason}", failed().count(), pages.len());
+            missing("metrics_pages", &text)
+        }
+        None => heard("metrics_pages"),
     }
 }
 
@@ -73,14 +121,29 @@ fn log_samples(logs: &mut LogFollower) -> Vec<Sample> {
 
 impl Metrics {
     async fn samples(&mut self, prober: &Prober, deadline: Duration) -> Vec<Sample> {
-        let (result, page) = prober.fetch(&self.url, deadline, PAGE_LEN_MAX).await;
-        if !result.ok {
+        let page = prober
+            .page(&PageRequest {
+                url: &self.url,
+                deadline,
+                len_max: PAGE_LEN_MAX,
+                accept: None,
+                token: None,
+            })
+            .await;
+        if !page.result.ok {
             self.last = None;
-            return missing("metrics", result.detail.as_deref().unwrap_or("no answer"))
-                .into_iter()
-                .collect();
+            return missing(
+                "metrics",
+                page.result.detail.as_deref().unwrap_or("no answer"),
+            )
+            .into_iter()
+            .collect();
         }
-        let scrape = Scrape::parse(&page, &self.names);
+        let scrape = Scrape::parse(
+            &page.body,
+            Format::of_content_type(&page.content_type),
+            &self.names,
+        );
         let Some(earlier) = self.last.replace(scrape) else {
             return Vec::new();
         };
@@ -130,4 +193,26 @@ fn heard(series: &str) -> Option<Sample> {
 fn missing(series: &str, reason: &str) -> Option<Sample> {
     let reason = reason.to_owned();
     sample(clock::now(), series, SampleValue::Missing { reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SAFETY 11
+    #[test]
+    fn pages_that_cannot_be_read_are_told_in_one_sample() {
+        let mut pages = BTreeMap::from([(Arc::from("a"), None), (Arc::from("b"), None)]);
+        let value = |pages: &_, is_running| pages_sample(is_running, pages).unwrap().value;
+        assert!(matches!(
+            value(&pages, true),
+            SampleValue::Counts { total: 0, .. }
+        ));
+        pages.insert(Arc::from("b"), Some("status 500".to_owned()));
+        let missing = |reason: &str| SampleValue::Missing {
+            reason: reason.to_owned(),
+        };
+        assert_eq!(value(&pages, true), missing("1 of 2, b: status 500"));
+        assert_eq!(value(&pages, false), missing("nothing reads them any more"));
+    }
 }

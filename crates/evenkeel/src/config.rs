@@ -6,6 +6,7 @@ mod agent;
 mod env;
 mod ledger;
 mod load;
+mod metrics;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub use ledger::{
     ANCHORS_MAX, AnchorSection, LedgerSection, Unreachable, WitnessSection, WitnessServer,
 };
 pub use load::{ConfigError, load, load_text};
+pub use metrics::{METRICS_MAX, MetricsSection};
 pub use policy::{ApiSection, DEPENDENCIES_MAX, DependencySection};
 
 /// How the files in the data directory are named.
@@ -158,6 +160,8 @@ pub struct WatchdogSection {
     pub probes: Vec<String>,
     /// Names of the target's own metrics, at `[target.endpoints] metrics`; absent: they are not scraped.
     pub scrape: Option<ScrapeNames>,
+    /// Further pages of metrics, of which every series is read.
+    pub metrics: Vec<MetricsSection>,
     /// How the detectors judge; `interval_ms` and the probe's deadline are taken from above.
     pub detect: DetectConfig,
 }
@@ -310,6 +314,7 @@ impl Default for WatchdogSection {
             thresholds: ThresholdsSection::default(),
             probes: Vec::new(),
             scrape: None,
+            metrics: Vec::new(),
             detect: DetectConfig::default(),
         }
     }
@@ -419,6 +424,7 @@ impl Config {
                 .filter_map(|h| h.token_env.clone()),
         );
         names.extend(self.ledger.secret_names());
+        names.extend(self.metrics_secrets());
         names
     }
 }

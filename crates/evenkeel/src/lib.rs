@@ -23,6 +23,7 @@ pub mod healing;
 pub mod journal;
 pub mod layout;
 pub mod log;
+pub mod metrics;
 pub mod mind;
 pub mod orchestrator;
 pub mod overview;

@@ -125,7 +125,7 @@ impl Watch {
             probe_service: world.probe_service(),
             deadline: world.probe_deadline(),
             reader: reader.map(Mutex::new),
-            collectors: Collectors::new(&world.config),
+            collectors: Collectors::new(&world.config, world.metrics.clone(), &world.prober),
             dependencies: Dependencies::new(
                 world.config.target.dependencies.clone(),
                 Arc::clone(&world.outside_down),

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use evenkeel_core::Timestamp;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body, Bytes};
-use hyper::{Request, Uri};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
+use zeroize::Zeroizing;
 
 /// Most of an answer's body that a plain probe reads before it hangs up, in bytes.
 pub const BODY_LEN_MAX: usize = 64 * 1024;
@@ -72,7 +74,41 @@ pub struct Prober {
 
 struct Failure(ProbeError, String);
 
-type Answer = (u16, Vec<u8>);
+/// A page that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequest<'a> {
+    /// Its address.
+    pub url: &'a str,
+    /// How long the whole answer may take.
+    pub deadline: Duration,
+    /// Most bytes that are read of it.
+    pub len_max: usize,
+    /// Content types that are understood.
+    pub accept: Option<&'a str>,
+    /// Bearer token.
+    pub token: Option<&'a str>,
+}
+
+/// A page that came, or did not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PageAnswer {
+    /// Whether it came.
+    pub result: ProbeResult,
+    /// What it says it is; empty when it does not.
+    pub content_type: String,
+    /// Whether it is compressed, or encoded in another way.
+    pub is_encoded: bool,
+    /// The page.
+    pub body: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Answer {
+    status: u16,
+    content_type: String,
+    is_encoded: bool,
+    body: Vec<u8>,
+}
 
 impl Prober {
     /// A prober that has loaded nothing yet.
@@ -92,24 +128,38 @@ impl Prober {
         deadline: Duration,
         len_max: usize,
     ) -> (ProbeResult, Vec<u8>) {
+        let answer = self
+            .page(&PageRequest {
+                url,
+                deadline,
+                len_max,
+                accept: None,
+                token: None,
+            })
+            .await;
+        (answer.result, answer.body)
+    }
+
+    /// Sends a GET for a page; redirects are not followed. Never waits longer than its deadline.
+    pub async fn page(&self, request: &PageRequest<'_>) -> PageAnswer {
         let at = now();
         let begun = Instant::now();
-        let outcome = match tokio::time::timeout(deadline, self.get(url, len_max)).await {
+        let outcome = match tokio::time::timeout(request.deadline, self.get(request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure(
                 ProbeError::Timeout,
-                format!("no whole answer within {} ms", deadline.as_millis()),
+                format!("no whole answer within {} ms", request.deadline.as_millis()),
             )),
         };
         let latency_ms = begun.elapsed().as_secs_f64() * 1000.0;
-        let (status, body, failure) = match outcome {
-            Ok((status, body)) if (200..300).contains(&status) => (Some(status), body, None),
-            Ok((status, body)) => (
-                Some(status),
-                body,
-                Some(Failure(ProbeError::Status, format!("status {status}"))),
-            ),
-            Err(failure) => (None, Vec::new(), Some(failure)),
+        let (status, answer, failure) = match outcome {
+            Ok(answer) => {
+                let status = answer.status;
+                let failure = (!(200..300).contains(&status))
+                    .then(|| Failure(ProbeError::Status, format!("status {status}")));
+                (Some(status), answer, failure)
+            }
+            Err(failure) => (None, Answer::default(), Some(failure)),
         };
         let (error, detail) = failure.map(|Failure(kind, detail)| (kind, detail)).unzip();
         let result = ProbeResult {
@@ -123,19 +173,24 @@ impl Prober {
                 d
             }),
         };
-        (result, body)
+        PageAnswer {
+            result,
+            content_type: answer.content_type,
+            is_encoded: answer.is_encoded,
+            body: answer.body,
+        }
     }
 
-    async fn get(&self, url: &str, len_max: usize) -> Result<Answer, Failure> {
-        let uri: Uri = url.parse().map_err(|e| {
+    async fn get(&self, request: &PageRequest<'_>) -> Result<Answer, Failure> {
+        let uri: Uri = request.url.parse().map_err(|e| {
             Failure(
                 ProbeError::Other,
                 format!("not an address such as http://127.0.0.1:8000/health: {e}"),
             )
         })?;
         match uri.scheme_str() {
-            Some("http") => plain(&uri, len_max).await,
-            Some("https") => self.over_tls(url, len_max).await,
+            Some("http") => plain(&uri, request).await,
+            Some("https") => self.over_tls(request).await,
             _ => Err(Failure(
                 ProbeError::Other,
                 "the address begins with neither http:// nor https://".to_owned(),
@@ -143,7 +198,7 @@ impl Prober {
         }
     }
 
-    async fn over_tls(&self, url: &str, len_max: usize) -> Result<Answer, Failure> {
+    async fn over_tls(&self, request: &PageRequest<'_>) -> Result<Answer, Failure> {
         let client = self
             .tls
             .get_or_try_init(|| async {
@@ -157,19 +212,44 @@ impl Prober {
             })
             .await
             .map_err(of_reqwest)?;
-        let mut response = client.get(url).send().await.map_err(of_reqwest)?;
-        let status = response.status().as_u16();
-        let mut body = Vec::new();
+        let mut builder = client.get(request.url);
+        for (name, value) in request.headers() {
+            builder = builder.header(name, value.as_str());
+        }
+        let mut response = builder.send().await.map_err(of_reqwest)?;
+        let mut answer = Answer::of(response.status(), response.headers());
         while let Some(chunk) = response.chunk().await.map_err(of_reqwest)? {
-            if append(&mut body, &chunk, len_max) {
+            if append(&mut answer.body, &chunk, request.len_max) {
                 break;
             }
         }
-        Ok((status, body))
+        Ok(answer)
     }
 }
 
-async fn plain(uri: &Uri, len_max: usize) -> Result<Answer, Failure> {
+impl PageRequest<'_> {
+    fn headers(&self) -> impl Iterator<Item = (&'static str, Zeroizing<String>)> {
+        let accept = self.accept.map(|a| ("accept", a.to_owned().into()));
+        let token = self
+            .token
+            .map(|t| ("authorization", format!("Bearer {t}").into()));
+        accept.into_iter().chain(token)
+    }
+}
+
+impl Answer {
+    fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|v| v.to_str().ok());
+        Self {
+            status: status.as_u16(),
+            content_type: text(CONTENT_TYPE).unwrap_or_default().to_owned(),
+            is_encoded: text(CONTENT_ENCODING).is_some_and(|e| !e.eq_ignore_ascii_case("identity")),
+            body: Vec::new(),
+        }
+    }
+}
+
+async fn plain(uri: &Uri, page: &PageRequest<'_>) -> Result<Answer, Failure> {
     let host = uri.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = uri.port_u16().unwrap_or(80);
@@ -181,10 +261,14 @@ async fn plain(uri: &Uri, len_max: usize) -> Result<Answer, Failure> {
         .map_err(|e| of_hyper(&e))?;
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     let authority = uri.authority().map_or("", |a| a.as_str());
-    let request = Request::get(path)
+    let mut request = Request::get(path)
         .header("host", authority.rsplit('@').next().unwrap_or_default())
         .header("user-agent", "evenkeel")
-        .header("connection", "close")
+        .header("connection", "close");
+    for (name, value) in page.headers() {
+        request = request.header(name, value.as_str());
+    }
+    let request = request
         .body(Empty::<Bytes>::new())
         .map_err(|e| Failure(ProbeError::Other, e.to_string()))?;
     let exchange = async {
@@ -192,9 +276,9 @@ async fn plain(uri: &Uri, len_max: usize) -> Result<Answer, Failure> {
             .send_request(request)
             .await
             .map_err(|e| of_hyper(&e))?;
-        let status = response.status().as_u16();
-        let body = read(response.into_body(), len_max).await?;
-        Ok((status, body))
+        let mut answer = Answer::of(response.status(), response.headers());
+        answer.body = read(response.into_body(), page.len_max).await?;
+        Ok(answer)
     };
     // The connection is driven here, so that nothing is left behind when the probe is dropped at its deadline.
     let mut connection = std::pin::pin!(connection);

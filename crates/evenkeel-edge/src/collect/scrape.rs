@@ -1,4 +1,4 @@
-//! Requests, failures and latency from the target's Prometheus page: what one needs of it, and no more.
+//! Requests, failures and latency from the target's page of metrics: what one needs of it, and no more.
 //!
 //! Counters mean something only as differences of two scrapes. A counter that went back has begun anew (the service
 //! was restarted): it counts from zero, and the difference says so. What is missing is `None`, never zero.
@@ -8,14 +8,12 @@ use std::collections::BTreeMap;
 use evenkeel_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::buckets::{self, Bucket};
+use super::exposition::{Entry, Exposition, Format, Sample};
 use super::probe::now;
 
-/// Longest page that is read, in bytes.
-pub const PAGE_LEN_MAX: usize = 4 * 1024 * 1024;
 /// Most series that are kept of one page.
 const SERIES_LEN_MAX: usize = 20_000;
-/// Longest set of labels that is understood, in bytes.
-const LABELS_LEN_MAX: usize = 4096;
 
 /// Which metrics to look for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +43,8 @@ pub struct Scrape {
     requests: BTreeMap<String, (bool, f64)>,
     /// Cumulative buckets by labels (without `le`), each by its upper bound as ordered bits.
     latency: BTreeMap<String, BTreeMap<Bound, f64>>,
-    /// Lines that looked wrong: no number, NaN, infinite, negative, too long, or more series than are kept.
+    /// Lines that are not understood, and values looked for that are NaN, infinite, negative, without their bound, or of
+    /// more series than are kept.
     pub ignored: u64,
 }
 
@@ -81,8 +80,8 @@ pub struct ScrapeDelta {
 }
 
 impl Scrape {
-    /// Reads a page. Any bytes are a page: what is not understood is ignored, and counted if it was looked for.
-    pub fn parse(page: &[u8], names: &ScrapeNames) -> Self {
+    /// Reads a page. Any bytes are a page: what is not understood is ignored, and counted.
+    pub fn parse(page: &[u8], format: Format, names: &ScrapeNames) -> Self {
         let mut scrape = Self {
             at: now(),
             requests: BTreeMap::new(),
@@ -91,59 +90,51 @@ impl Scrape {
         };
         let buckets = format!("{}_bucket", names.latency);
         let mut series_len = 0;
-        let page = &page[..page.len().min(PAGE_LEN_MAX)];
-        for line in page.split(|b| *b == b'\n') {
-            let Ok(line) = std::str::from_utf8(line) else {
+        let mut lines = Exposition::new(page, format);
+        for entry in lines.by_ref() {
+            let Entry::Sample(sample) = entry else {
                 continue;
             };
-            let line = line.trim();
-            let end = line
-                .find(|c: char| c == '{' || c.is_whitespace())
-                .unwrap_or(line.len());
-            let (name, rest) = line.split_at(end);
+            let name = sample.name.unescape();
             let is_requests = name == names.requests;
             if !is_requests && name != buckets {
                 continue;
             }
-            let understood = series_len < SERIES_LEN_MAX
-                && parse_rest(rest).is_some_and(|(labels, value)| {
-                    if is_requests {
-                        scrape.put_requests(&labels, value)
-                    } else {
-                        scrape.put_bucket(&labels, value)
-                    }
-                });
-            if understood {
-                series_len += 1;
-            } else {
-                scrape.ignored += 1;
+            let put = match is_requests {
+                _ if series_len == SERIES_LEN_MAX => None,
+                _ if !(sample.value.is_finite() && sample.value >= 0.0) => None,
+                true => scrape.put_requests(&sample),
+                false => scrape.put_bucket(&sample),
+            };
+            match put {
+                Some(()) => series_len += 1,
+                None => scrape.ignored += 1,
             }
         }
+        scrape.ignored += lines.faults().count;
         scrape
     }
 
-    fn put_requests(&mut self, labels: &Labels<'_>, value: f64) -> bool {
-        let status = labels
+    fn put_requests(&mut self, sample: &Sample<'_>) -> Option<()> {
+        let status = ["status", "code", "status_code"]
             .iter()
-            .find(|(name, _)| ["status", "code", "status_code"].contains(name))
-            .map_or("", |(_, status)| status.as_str());
+            .find_map(|name| sample.labels.get(name))
+            .unwrap_or_default();
         let has_failed = status.len() == 3 && status.starts_with('5');
-        self.requests.insert(key(labels), (has_failed, value));
-        true
+        let key = sample.labels.canonical("", &[]).ok()?;
+        self.requests.insert(key, (has_failed, sample.value));
+        Some(())
     }
 
-    fn put_bucket(&mut self, labels: &Labels<'_>, value: f64) -> bool {
-        let Some(at) = labels.iter().position(|(name, _)| *name == "le") else {
-            return false;
-        };
-        let mut labels = labels.clone();
-        let (_, le) = labels.swap_remove(at);
-        let Some(bound) = le.parse().ok().filter(|b: &f64| !b.is_nan() && *b > 0.0) else {
-            return false;
-        };
-        let series = self.latency.entry(key(&labels)).or_default();
-        series.insert(Bound(bound), value);
-        true
+    fn put_bucket(&mut self, sample: &Sample<'_>) -> Option<()> {
+        let bound: f64 = sample.labels.get("le")?.parse().ok()?;
+        if bound.is_nan() || bound <= 0.0 {
+            return None;
+        }
+        let key = sample.labels.canonical("", &["le"]).ok()?;
+        let series = self.latency.entry(key).or_default();
+        series.insert(Bound(bound), sample.value);
+        Some(())
     }
 
     /// Whether the requests were on the page at all.
@@ -232,72 +223,8 @@ impl ScrapeDelta {
     /// bucket, as Prometheus has it; the largest finite bound when it lies above that. `None` when none were
     /// counted or no bound is finite.
     pub fn latency_quantile_ms(&self, q: f64) -> Option<f64> {
-        let count = self.latency_count();
-        if count <= 0.0 || !(0.0..=1.0).contains(&q) {
-            return None;
-        }
-        let rank = q * count;
-        let (mut below, mut lower) = (0.0, 0.0);
-        for (Bound(upper), in_bucket) in &self.buckets {
-            if upper.is_infinite() {
-                break;
-            }
-            if *in_bucket > 0.0 && below + in_bucket >= rank {
-                let share = ((rank - below) / in_bucket).clamp(0.0, 1.0);
-                return Some((lower + (upper - lower) * share) * 1000.0);
-            }
-            below += in_bucket;
-            lower = *upper;
-        }
-        (lower > 0.0).then_some(lower * 1000.0)
-    }
-}
-
-type Labels<'a> = Vec<(&'a str, String)>;
-
-fn key(labels: &Labels<'_>) -> String {
-    let mut labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v:?}")).collect();
-    labels.sort_unstable();
-    labels.join(",")
-}
-
-/// What follows the name: labels, a value, perhaps a time.
-fn parse_rest(rest: &str) -> Option<(Labels<'_>, f64)> {
-    let (labels, rest) = match rest.strip_prefix('{') {
-        Some(rest) => parse_labels(rest)?,
-        None => (Vec::new(), rest),
-    };
-    let value: f64 = rest.split_whitespace().next()?.parse().ok()?;
-    (value.is_finite() && value >= 0.0).then_some((labels, value))
-}
-
-fn parse_labels(text: &str) -> Option<(Labels<'_>, &str)> {
-    let mut labels = Vec::new();
-    let mut rest = text.trim_start();
-    loop {
-        if let Some(after) = rest.strip_prefix('}') {
-            return Some((labels, after));
-        }
-        if text.len() - rest.len() > LABELS_LEN_MAX {
-            return None;
-        }
-        let (name, after) = rest.split_once('=')?;
-        let mut value = String::new();
-        let mut chars = after.trim_start().strip_prefix('"')?.char_indices();
-        let inside = chars.as_str();
-        let end = loop {
-            match chars.next()? {
-                (at, '"') => break at,
-                (_, '\\') => match chars.next()?.1 {
-                    'n' => value.push('\n'),
-                    other => value.push(other),
-                },
-                (_, other) => value.push(other),
-            }
-        };
-        labels.push((name.trim(), value));
-        rest = inside[end + 1..].trim_start();
-        rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
+        let buckets: Vec<Bucket> = self.buckets.iter().map(|(b, n)| (b.0, *n)).collect();
+        buckets::quantile(&buckets, q).map(|seconds| seconds * 1000.0)
     }
 }
 
@@ -307,7 +234,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn scrape(page: &str) -> Scrape {
-        Scrape::parse(page.as_bytes(), &ScrapeNames::default())
+        Scrape::parse(page.as_bytes(), Format::Prometheus, &ScrapeNames::default())
     }
 
     fn near(value: Option<f64>, expected: f64) {
@@ -395,7 +322,10 @@ mod tests {
         #[test]
         fn any_bytes_are_a_page(a in prop::collection::vec(any::<u8>(), 0..500), b in ".{0,200}") {
             let names = ScrapeNames::default();
-            let (a, b) = (Scrape::parse(&a, &names), Scrape::parse(b.as_bytes(), &names));
+            let (a, b) = (
+                Scrape::parse(&a, Format::Prometheus, &names),
+                Scrape::parse(b.as_bytes(), Format::OpenMetrics, &names),
+            );
             prop_assert!(b.since(&a).error_rate().is_none_or(|r| (0.0..=1.0).contains(&r)));
         }
 

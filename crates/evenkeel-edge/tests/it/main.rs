@@ -14,6 +14,7 @@ mod anchors;
 mod guidance_store;
 mod ledger_keys;
 mod probes;
+mod scrapes;
 #[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]

@@ -210,6 +210,8 @@ fn check(c: &Config) -> Result<(), Mistake> {
     }
     c.check_policy()
         .map_err(|(path, message)| (at(&path), message))?;
+    c.check_metrics()
+        .map_err(|(path, message)| (at(&path), message))?;
     c.ledger
         .check()
         .map_err(|(path, message)| (at(path), message))

@@ -14,6 +14,7 @@ use evenkeel_edge::advisor::{
 };
 use evenkeel_edge::alert::{AlertChannel, AlertFile, CommandChannel, WebhookChannel};
 use evenkeel_edge::collect::probe::Prober;
+use evenkeel_edge::collect::scraper::ScrapeTarget;
 use evenkeel_edge::guidance::GuidanceStore;
 use evenkeel_edge::process::{Options as SuperviseOptions, Supervisor};
 use evenkeel_edge::snapshot::{
@@ -55,6 +56,8 @@ pub struct World {
     pub prober: Prober,
     /// What is probed.
     pub probes: Vec<String>,
+    /// Which pages of metrics are read.
+    pub(crate) metrics: Vec<ScrapeTarget>,
     /// The stress tests.
     pub tests: Vec<TestSpec>,
     /// The detectors.
@@ -165,6 +168,7 @@ impl World {
             supervisor,
             prober,
             probes: addresses,
+            metrics: config.scrape_targets(environment)?,
             advisors,
             redactor,
             mesh,
