@@ -41,7 +41,8 @@ pub struct TemplateMiner {
     left: VecDeque<TemplateId>,
     lines: u64,
     window_since: Option<Timestamp>,
-    window_left: u64,
+    /// Lines and errors of templates that left since the window began.
+    window_left: (u64, u64),
     masked: Masked,
 }
 
@@ -96,6 +97,8 @@ pub struct Window {
     pub rates: Vec<TemplateRate>,
     /// Lines of templates that left within the window: they are in no rate.
     pub lines_left: u64,
+    /// Those of them that told of an error.
+    pub errors_left: u64,
 }
 
 /// What a miner knows, to be saved and read again.
@@ -139,7 +142,7 @@ impl TemplateMiner {
             left: VecDeque::new(),
             lines: 0,
             window_since: None,
-            window_left: 0,
+            window_left: (0, 0),
             masked: Masked::default(),
         }
     }
@@ -221,7 +224,8 @@ impl TemplateMiner {
 
     fn leave(&mut self, old: &Template, index: usize) {
         self.tree.take(old.leaf, index);
-        self.window_left = self.window_left.saturating_add(old.window_lines);
+        self.window_left.0 = self.window_left.0.saturating_add(old.window_lines);
+        self.window_left.1 = self.window_left.1.saturating_add(old.window_errors);
         if old.errors > 0 && !self.left.contains(&old.id) {
             self.left.push_back(old.id);
             if self.left.len() > TEMPLATES_LEFT_MAX {
@@ -247,10 +251,11 @@ impl TemplateMiner {
                 from,
                 to: at,
                 rates: self.templates.iter().map(rate).collect(),
-                lines_left: self.window_left,
+                lines_left: self.window_left.0,
+                errors_left: self.window_left.1,
             }
         });
-        self.window_left = 0;
+        self.window_left = (0, 0);
         for template in &mut self.templates {
             (template.window_lines, template.window_errors) = (0, 0);
         }
