@@ -13,6 +13,7 @@ pub mod probe;
 pub mod reading;
 pub mod resources;
 pub mod scrape;
+pub mod sql;
 
 pub use collected::{Collected, MissingReading};
 pub use log_entry::{LogEntry, LogLevel};
@@ -24,3 +25,4 @@ pub use probe::{ProbeError, ProbeResult, Prober};
 pub use reading::{Reading, ReadingKind};
 pub use resources::{ResourceCollector, Roots};
 pub use scrape::{Scrape, ScrapeDelta, ScrapeNames};
+pub use sql::{SqlCollector, SqlQuery};
