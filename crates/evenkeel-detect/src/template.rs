@@ -29,7 +29,7 @@ pub use one::{Template, TemplateId, shown};
 use tree::{LeafKey, Tree};
 
 /// The version of [`MinerState`] that is written.
-const STATE_VERSION: u32 = 1;
+const VERSION: u32 = 1;
 
 /// Groups the lines of one log.
 #[derive(Clone, Debug)]
@@ -117,9 +117,7 @@ pub struct MinerState {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMinerState {
     /// Written by another version.
-    #[error(
-        "the saved log templates have version {found}, this program reads version {STATE_VERSION}"
-    )]
+    #[error("the saved log templates have version {found}, this program reads version {VERSION}")]
     Version {
         /// The version that it says.
         found: u32,
@@ -287,7 +285,7 @@ impl TemplateMiner {
     pub fn state(&self) -> MinerState {
         let (full_lengths, crowded) = self.tree.marks();
         MinerState {
-            version: STATE_VERSION,
+            version: VERSION,
             templates: self.templates.clone(),
             full_lengths,
             crowded,
@@ -299,7 +297,7 @@ impl TemplateMiner {
     /// Goes on from a saved state. The window that was open then is not told of. When there is room for fewer
     /// templates than were saved, those that were not seen for longest are left out.
     pub fn restore(state: MinerState, templates_max: usize) -> Result<Self, InvalidMinerState> {
-        if state.version != STATE_VERSION {
+        if state.version != VERSION {
             return Err(InvalidMinerState::Version {
                 found: state.version,
             });

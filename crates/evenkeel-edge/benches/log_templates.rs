@@ -76,7 +76,7 @@ fn line(numbers: &mut Numbers) -> String {
         "2026-01-31T12:00:{seconds:02}.{:03}Z ",
         numbers.next() % 1000
     );
-    if numbers.next() % 20 == 0 {
+    if numbers.next().is_multiple_of(20) {
         let words: Vec<String> = (0..4 + pick % 6).map(|_| word(numbers)).collect();
         return text + &words.join(" ");
     }
@@ -85,7 +85,7 @@ fn line(numbers: &mut Numbers) -> String {
         let (kind, after) = after.split_once('}').unwrap();
         text += before;
         let n = numbers.next();
-        text += &match kind {
+        let value = match kind {
             "ip" => format!("10.{}.{}.{}", n % 256, n / 256 % 256, n / 65_536 % 256),
             "uuid" => format!("{:08x}-1a2b-4c3d-8e4f-{:012x}", n, numbers.next() * 7919),
             "id" => format!("{n:08x}"),
@@ -93,6 +93,7 @@ fn line(numbers: &mut Numbers) -> String {
             "d" => format!("{}.{}", n % 900, n % 10),
             _ => (n % 10_000).to_string(),
         };
+        text += &value;
         rest = after;
     }
     text + rest

@@ -21,8 +21,9 @@ const LEVELS: [&str; 12] = [
     "trace", "debug", "info", "notice", "warn", "warning", "error", "err", "severe", "critical",
     "fatal", "panic",
 ];
-/// Out of ten words of a line, those that must be a template's own: seven, in a crowded leaf five.
+/// Out of ten words of a log line, those that must be its template's own.
 const LIKE: usize = 7;
+/// The same where too many templates are kept together.
 const LIKE_IN_CROWD: usize = 5;
 
 #[derive(Clone, Debug, Default)]
