@@ -7,6 +7,7 @@ mod env;
 mod ledger;
 mod load;
 mod policy;
+mod sql;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use evenkeel_core::Mode;
 use evenkeel_core::policy::{Limits, Window};
 use evenkeel_detect::{DetectConfig, Thresholds};
 use evenkeel_edge::collect::scrape::ScrapeNames;
+use evenkeel_edge::collect::sql::SqlQuery;
 use evenkeel_edge::target::{DatabaseSpec, ServiceSpec, Target, Tunable};
 use evenkeel_stress::{MeshSpec, RequestSpec, SubjectServices, TestSpec};
 use serde::Deserialize;
@@ -158,6 +160,8 @@ pub struct WatchdogSection {
     pub probes: Vec<String>,
     /// Names of the target's own metrics, at `[target.endpoints] metrics`; absent: they are not scraped.
     pub scrape: Option<ScrapeNames>,
+    /// Questions to SQLite databases whose answers are series; once checked, their paths start at the root.
+    pub sql: Vec<SqlQuery>,
     /// How the detectors judge; `interval_ms` and the probe's deadline are taken from above.
     pub detect: DetectConfig,
 }
@@ -310,6 +314,7 @@ impl Default for WatchdogSection {
             thresholds: ThresholdsSection::default(),
             probes: Vec::new(),
             scrape: None,
+            sql: Vec::new(),
             detect: DetectConfig::default(),
         }
     }
