@@ -15,6 +15,8 @@ mod guidance_store;
 mod ledger_keys;
 mod probes;
 #[cfg(target_os = "linux")]
+mod resources;
+#[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]
 mod supervise_attach;
