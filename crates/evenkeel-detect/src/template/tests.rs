@@ -1,3 +1,5 @@
+//! Templates: what belongs together, what a name survives, and that nothing grows; by cases and by properties.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

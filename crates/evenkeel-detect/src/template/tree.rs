@@ -23,7 +23,7 @@ const LEVELS: [&str; 12] = [
 ];
 /// Out of ten words of a log line, those that must be its template's own.
 const LIKE: usize = 7;
-/// The same where too many templates are kept together.
+/// Out of ten words of a log line, those that must be its template's own where too many templates are kept together.
 const LIKE_IN_CROWD: usize = 5;
 
 #[derive(Clone, Debug, Default)]

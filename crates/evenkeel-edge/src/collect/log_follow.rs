@@ -21,7 +21,7 @@ pub const TAIL_LEN_MAX: u64 = 4 * 1024 * 1024;
 /// How much of one file one poll reads at most, in bytes.
 const POLL_LEN_MAX: usize = 8 * 1024 * 1024;
 const CHUNK_LEN: usize = 64 * 1024;
-/// How much of what was read last is compared at the next poll, in bytes.
+/// How much of what was read last from a log is compared at the next poll, in bytes.
 const TAIL_MARK_LEN: usize = 64;
 
 /// Where following begins in a file that is there already. A file that comes later is read from its beginning.

@@ -21,15 +21,15 @@ use super::reading::ReadingKind;
 use crate::process::procinfo::truncate;
 use crate::snapshot::sqlite::open_foreign;
 
-/// Most of these series that a configuration may have.
+/// Most questions to databases that a configuration may have.
 pub const SQL_SERIES_MAX: usize = 64;
-/// Most rows that a query may give.
+/// Most rows that a query for series may give.
 pub const SQL_ROWS_MAX: usize = 50;
-/// Longest query, in bytes.
+/// Longest query for series, in bytes.
 pub const QUERY_LEN_MAX: usize = 4096;
-/// Longest name, and longest label, in bytes.
+/// Longest name of a series from SQL, and longest label, in bytes.
 pub const SQL_NAME_LEN_MAX: usize = 64;
-/// How long a query waits for a lock.
+/// How long a query for series waits for a lock.
 const LOCK_WAIT: Duration = Duration::from_millis(500);
 /// How long a query may take after that.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ const QUERY_TIME_MAX: Duration = Duration::from_secs(2);
 const STEPS_BETWEEN_LOOKS: i32 = 2_000;
 /// Largest text or row that a query may handle, in bytes.
 const VALUE_LEN_MAX: i32 = 16 * 1024 * 1024;
-/// Longest reason that is told, in bytes.
+/// Longest reason that is told of a query that failed, in bytes.
 const REASON_LEN_MAX: usize = 300;
 
 const ONLY_SELECT: &str = "only a SELECT of what is in the database may be asked";

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{Figure, GroupFigures, Pressure, Throttling};
 
-/// Largest of these files that is read, in bytes.
+/// Largest file of a control group that is read, in bytes.
 const FILE_LEN_MAX: u64 = 64 * 1024;
 
 /// The whole text of a file, with its name in the reason if it cannot be read.

@@ -1,3 +1,5 @@
+//! Figures of real processes and of a made-up system, and what is said of those that are not there.
+
 use std::path::Path;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Questions to real databases: what is answered, what is refused, and what is left as it was.
+
 use rusqlite::Connection;
 
 use super::*;
