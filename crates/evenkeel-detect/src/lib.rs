@@ -5,7 +5,7 @@
 //!
 //! In reading order: what is measured ([`sample`]), with which limits ([`thresholds`]) and habits ([`config`]);
 //! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]);
-//! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
+//! what a log says again and again ([`template`]); what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
 //! ([`watchdog`]), with one anomaly for as long as it lasts ([`verdict`]).
 //!
 //! **Invariant:** what is missing, late, twice there, out of order, not a number or from a clock that jumped is
@@ -27,6 +27,7 @@ pub mod sample;
 mod slot;
 mod stats;
 pub mod telemetry;
+pub mod template;
 pub mod thresholds;
 pub mod verdict;
 pub mod watchdog;
@@ -34,6 +35,7 @@ pub mod watchdog;
 pub use baseline::{Baseline, BaselineError};
 pub use config::{DetectConfig, InvalidConfig};
 pub use sample::{ProbeError, Sample, SampleValue, SeriesId};
+pub use template::{TemplateId, TemplateMiner};
 pub use thresholds::{InvalidThreshold, Thresholds};
 pub use verdict::{MeasureNow, Measures, Verdict};
 pub use watchdog::{Scope, Watchdog};

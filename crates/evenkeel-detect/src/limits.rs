@@ -27,6 +27,22 @@ pub const MEMORY_BLOCKS_MAX: usize = 12;
 /// How many times a window may be stretched to hold the minimum number of probes, so that a slow interval is not
 /// blind.
 pub const WINDOW_STRETCH_MAX: i64 = 10;
+/// How much of a log line is looked at for its template, in bytes.
+pub const LINE_SCANNED_MAX: usize = 4096;
+/// Most tokens of a log line that are told apart; whatever comes after them counts as one.
+pub const LINE_TOKENS_MAX: usize = 64;
+/// Longest token of a log line that may be a word, in bytes; a longer one is a parameter.
+pub const TOKEN_LEN_MAX: usize = 64;
+/// Most templates of the lines of one log; beyond it the one that was not seen for longest leaves.
+pub const TEMPLATES_MAX: usize = 512;
+/// Most first words of lines of one length whose templates are kept apart; those of further words are kept together.
+pub const TEMPLATE_HEADS_MAX: usize = 64;
+/// Templates kept together beyond which a line may differ more from the one that it is counted to.
+pub const TEMPLATE_LEAF_MAX: usize = 32;
+/// Most error templates that are remembered after they left, so that they are not new when they come again.
+pub const TEMPLATES_LEFT_MAX: usize = 1024;
+/// Longest log line that is shown, in characters.
+pub const LINE_SHOWN_MAX: usize = 300;
 /// Names listed in one sentence for a person.
 pub const NAMES_IN_DETAILS_MAX: usize = 5;
 

@@ -8,6 +8,7 @@ mod ledger;
 mod load;
 mod metrics;
 mod policy;
+mod sql;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use evenkeel_core::Mode;
 use evenkeel_core::policy::{Limits, Window};
 use evenkeel_detect::{DetectConfig, Thresholds};
 use evenkeel_edge::collect::scrape::ScrapeNames;
+use evenkeel_edge::collect::sql::SqlQuery;
 use evenkeel_edge::target::{DatabaseSpec, ServiceSpec, Target, Tunable};
 use evenkeel_stress::{MeshSpec, RequestSpec, SubjectServices, TestSpec};
 use serde::Deserialize;
@@ -162,6 +164,8 @@ pub struct WatchdogSection {
     pub scrape: Option<ScrapeNames>,
     /// Further pages of metrics, of which every series is read.
     pub metrics: Vec<MetricsSection>,
+    /// Questions to SQLite databases whose answers are series; once checked, their paths start at the root.
+    pub sql: Vec<SqlQuery>,
     /// How the detectors judge; `interval_ms` and the probe's deadline are taken from above.
     pub detect: DetectConfig,
 }
@@ -315,6 +319,7 @@ impl Default for WatchdogSection {
             probes: Vec::new(),
             scrape: None,
             metrics: Vec::new(),
+            sql: Vec::new(),
             detect: DetectConfig::default(),
         }
     }

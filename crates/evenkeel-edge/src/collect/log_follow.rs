@@ -1,8 +1,10 @@
 //! Follows log files as they grow, and reads the recent errors from their ends.
 //!
-//! A file may be moved away (rotation) or cut (truncation) at any time: what was written to the old one before it
-//! was moved is still read, and a cut file is read from its beginning. A file that is cut and grows beyond its old
-//! length between two looks cannot be told from one that merely grew.
+//! A file may be moved away or removed (rotation) or cut (truncation) at any time: what was written to the old one
+//! until the new one was noticed is still read, and a cut file is read from its beginning. That a file was cut is seen
+//! by its length, and, where it has grown beyond its old length since, by what stands before the place where reading
+//! goes on. What cannot be had: a file that came and went between two polls, and what is written to an old file after
+//! the new one was noticed.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -19,6 +21,8 @@ pub const TAIL_LEN_MAX: u64 = 4 * 1024 * 1024;
 /// How much of one file one poll reads at most, in bytes.
 const POLL_LEN_MAX: usize = 8 * 1024 * 1024;
 const CHUNK_LEN: usize = 64 * 1024;
+/// How much of what was read last from a log is compared at the next poll, in bytes.
+const TAIL_MARK_LEN: usize = 64;
 
 /// Where following begins in a file that is there already. A file that comes later is read from its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +83,8 @@ struct Open {
     file: File,
     identity: (u64, u64),
     offset: u64,
+    /// What stands right before the offset.
+    mark: Vec<u8>,
 }
 
 impl Follow {
@@ -96,7 +102,7 @@ impl Follow {
 
     fn poll(&mut self, lines_max: usize, entries: &mut Vec<LogEntry>) -> io::Result<()> {
         let mut chunk = vec![0; CHUNK_LEN];
-        for _ in 0..POLL_LEN_MAX / CHUNK_LEN {
+        for turn in 0..POLL_LEN_MAX / CHUNK_LEN {
             self.lines.take(lines_max, entries);
             if entries.len() >= lines_max {
                 return Ok(());
@@ -105,11 +111,11 @@ impl Follow {
                 Some(open) => open,
                 none => none.insert(Open::new(&self.path, 0)?),
             };
-            if open.was_cut()? {
+            if open.was_cut(turn == 0)? {
                 self.lines.clear();
             }
             let len = open.file.read(&mut chunk)?;
-            open.offset += len as u64;
+            open.has_read(&chunk[..len]);
             self.lines.put(&chunk[..len]);
             if len == 0 {
                 if !open.was_moved(&self.path)? {
@@ -133,21 +139,46 @@ impl Open {
             return Err(io::Error::other("it is not a regular file"));
         }
         let offset = from.min(metadata.len());
-        file.seek(SeekFrom::Start(offset))?;
+        let mut mark = vec![0; TAIL_MARK_LEN.min(usize::try_from(offset).unwrap_or(usize::MAX))];
+        file.seek(SeekFrom::Start(offset - mark.len() as u64))?;
+        file.read_exact(&mut mark)?;
         Ok(Self {
             file,
             identity: identity(&metadata),
             offset,
+            mark,
         })
     }
 
-    /// Whether the file was cut; if so, reading goes on at its beginning.
-    fn was_cut(&mut self) -> io::Result<bool> {
-        let is_cut = self.file.metadata()?.len() < self.offset;
-        if is_cut {
+    fn has_read(&mut self, bytes: &[u8]) {
+        self.offset += bytes.len() as u64;
+        let last = &bytes[bytes.len().saturating_sub(TAIL_MARK_LEN)..];
+        let kept = (self.mark.len() + last.len()).saturating_sub(TAIL_MARK_LEN);
+        self.mark.drain(..kept);
+        self.mark.extend_from_slice(last);
+    }
+
+    /// Whether the file was cut; if so, reading goes on at its beginning. With `look` also what was read last is
+    /// compared with what stands there now.
+    fn was_cut(&mut self, look: bool) -> io::Result<bool> {
+        let is_shorter = self.file.metadata()?.len() < self.offset;
+        if is_shorter || (look && !self.stands_where_it_stood()?) {
             self.offset = self.file.seek(SeekFrom::Start(0))?;
+            self.mark.clear();
+            return Ok(true);
         }
-        Ok(is_cut)
+        Ok(false)
+    }
+
+    fn stands_where_it_stood(&mut self) -> io::Result<bool> {
+        let begin = self.offset - self.mark.len() as u64;
+        self.file.seek(SeekFrom::Start(begin))?;
+        let mut now = vec![0; self.mark.len()];
+        match self.file.read_exact(&mut now) {
+            Ok(()) => Ok(now == self.mark),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Whether another file has taken its place.
@@ -186,8 +217,13 @@ struct Lines {
 }
 
 impl Lines {
+    /// Without zero bytes: a writer that goes on where it was in a file that was cut leaves a hole of them.
     fn put(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+        if bytes.contains(&0) {
+            self.buffer.extend(bytes.iter().filter(|b| **b != 0));
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
     }
 
     fn clear(&mut self) {
@@ -268,6 +304,8 @@ fn tail_errors(path: &Path, since: Timestamp) -> io::Result<Vec<(Timestamp, LogE
 mod tests {
     use std::io::Write as _;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn append(path: &Path, text: &str) {
@@ -338,6 +376,108 @@ mod tests {
             .unwrap();
         append(&path, "new\n");
         assert_eq!(poll(&mut follower), ["new"]);
+    }
+
+    #[test]
+    fn a_cut_file_that_has_outgrown_its_old_length_is_read_from_its_beginning() {
+        let (_dir, path) = log();
+        append(&path, "old one\nold two\n");
+        for from in [FollowFrom::End, FollowFrom::Offset(0)] {
+            let mut follower = LogFollower::new([path.clone()], from);
+            poll(&mut follower);
+            std::fs::write(&path, "new one\nnew two\nnew three\n").unwrap();
+            assert_eq!(poll(&mut follower), ["new one", "new two", "new three"]);
+            append(&path, "new four\n");
+            assert_eq!(poll(&mut follower), ["new four"], "and goes on as ever");
+            std::fs::write(&path, "old one\nold two\n").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_hole_before_what_is_written_after_a_cut_is_skipped() {
+        let (_dir, path) = log();
+        let mut writer = File::create(&path).unwrap();
+        writer.write_all(&b"a line\n".repeat(30_000)).unwrap();
+        let mut follower = LogFollower::new([path.clone()], FollowFrom::End);
+        assert!(poll(&mut follower).is_empty());
+        writer.set_len(0).unwrap();
+        // It goes on at its old place, far behind the end.
+        writer.write_all(b"after\n").unwrap();
+        assert_eq!(poll(&mut follower), ["after"]);
+    }
+
+    #[test]
+    fn a_file_that_is_removed_and_made_anew_is_followed() {
+        let (_dir, path) = log();
+        append(&path, "a\n");
+        let mut follower = LogFollower::new([path.clone()], FollowFrom::Offset(0));
+        assert_eq!(poll(&mut follower), ["a"]);
+        append(&path, "b\n");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(
+            poll(&mut follower),
+            ["b"],
+            "what was written before is there"
+        );
+        assert!(poll(&mut follower).is_empty());
+        append(&path, "c\n");
+        assert_eq!(poll(&mut follower), ["c"]);
+    }
+
+    #[test]
+    fn what_waits_in_an_old_file_comes_before_the_new_one() {
+        let (dir, path) = log();
+        let mut follower = LogFollower::new([path.clone()], FollowFrom::End);
+        let lines: Vec<String> = (0..30_000).map(|i| format!("line {i}\n")).collect();
+        append(&path, &lines.concat());
+        let mut seen = follower.poll(1_000).0;
+        std::fs::rename(&path, dir.path().join("x.log.1")).unwrap();
+        append(&path, "the new one\n");
+        while seen.last().is_none_or(|e| e.message != "the new one") {
+            let (more, problems) = follower.poll(7_000);
+            assert!(!more.is_empty() && problems.is_empty(), "{problems:?}");
+            seen.extend(more);
+        }
+        assert_eq!(seen.len(), 30_001);
+        assert!((0..30_000).all(|i| seen[i].message == format!("line {i}")));
+    }
+
+    proptest! {
+        /// Whatever happens to the file between two polls, each line that was written whole before a poll and not cut
+        /// away before it is told once and in order.
+        #[test]
+        fn every_line_is_told_once(acts in prop::collection::vec(0..5_u8, 1..40)) {
+            let (dir, path) = log();
+            let mut follower = LogFollower::new([path.clone()], FollowFrom::End);
+            let (mut written, mut told) = (Vec::new(), Vec::new());
+            let mut old = 0;
+            for act in acts {
+                match act {
+                    0 | 1 => {
+                        let n = written.len();
+                        let line = format!("{} line {n}", "x".repeat(n % 7 * 20 + 1));
+                        append(&path, &format!("{line}\n"));
+                        written.push(line);
+                    }
+                    // A rotation or a cut, of what has been read.
+                    2 | 3 if path.exists() => {
+                        told.extend(poll(&mut follower));
+                        if act == 2 {
+                            old += 1;
+                            std::fs::rename(&path, dir.path().join(format!("x.log.{old}"))).unwrap();
+                        } else {
+                            File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+                        }
+                    }
+                    _ => told.extend(poll(&mut follower)),
+                }
+                if act == 2 {
+                    told.extend(poll(&mut follower));
+                }
+            }
+            told.extend(poll(&mut follower));
+            prop_assert_eq!(told, written);
+        }
     }
 
     #[test]

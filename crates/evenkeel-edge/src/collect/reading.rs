@@ -1,41 +1,42 @@
-//! What a collector read of one series at one moment.
+//! One figure of one series at one moment, whatever it was read from: a scraped page, a process, a cgroup, a log, a
+//! database.
 
 use std::sync::Arc;
 
 use evenkeel_core::Timestamp;
 
-/// One value of one series.
+/// What kind of figure a [`Reading`] is: it decides how the figure may be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReadingKind {
+    /// A level that goes up and down, in its own unit.
+    Gauge,
+    /// A change per second, made from a counter over the time since the reading before.
+    Rate,
+    /// A quantile of a distribution over the time since the reading before.
+    Quantile {
+        /// Values in the distribution: with few of them the quantile says little.
+        n: u64,
+    },
+    /// A part of a whole, from 0 to 1.
+    Share {
+        /// How much the whole is: with few the share says little.
+        n: u64,
+    },
+    /// A count that only grows, until it begins anew at zero.
+    Total,
+}
+
+/// One figure. What could not be read is no reading; a reading is finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// Name of the series: `name{label="value"}`, the labels in the order of their names.
+    /// Names the series, the same each time.
     pub series: Arc<str>,
-    /// The service it belongs to, where the configuration says so.
+    /// The service that it tells of, where it tells of one.
     pub service: Option<Arc<str>>,
-    /// When it was true.
+    /// When it was measured.
     pub at: Timestamp,
-    /// The value, always finite; its unit is the series' own.
+    /// The figure, in the unit that the series' name says.
     pub value: f64,
     /// What kind of figure it is.
     pub kind: ReadingKind,
-}
-
-/// What kind of figure a reading is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadingKind {
-    /// A level that goes up and down.
-    Gauge,
-    /// How much a counter counted, per second, since the reading before.
-    Rate,
-    /// A quantile over `n` observations since the reading before.
-    Quantile {
-        /// How many observations.
-        n: u64,
-    },
-    /// A share from 0 to 1 of `n` events.
-    Share {
-        /// How many events.
-        n: u64,
-    },
-    /// A count from some beginning on: only its differences mean something.
-    Total,
 }

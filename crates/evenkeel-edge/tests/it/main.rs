@@ -16,6 +16,8 @@ mod ledger_keys;
 mod probes;
 mod scrapes;
 #[cfg(target_os = "linux")]
+mod resources;
+#[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]
 mod supervise_attach;

@@ -108,10 +108,18 @@ pub fn load_text(
         }
     })?;
     config.resolved = resolved;
+    config
+        .resolve_sql()
+        .map_err(|(path, message)| ConfigError {
+            place: at(locate(text, &path)),
+            message: format!("{}: {message}", path.join(".")),
+            hint: None,
+        })?;
     Ok(config)
 }
 
-type Mistake = (Vec<String>, String);
+/// Where in the configuration, and what is wrong.
+pub(super) type Mistake = (Vec<String>, String);
 
 fn check(c: &Config) -> Result<(), Mistake> {
     let at = |path: &str| path.split('.').map(str::to_owned).collect::<Vec<_>>();

@@ -60,6 +60,10 @@ const TABLES: [(&str, &str); 34] = [
         "## `[[watchdog.metrics]]`",
         "[[watchdog.metrics]]\nname = 'a'\nurl = '/m'\n{}",
     ),
+    (
+        "## `[[watchdog.sql]]`",
+        "[[watchdog.sql]]\nname = 'a'\ndatabase = 'd'\nquery = 'SELECT 1'\n{}",
+    ),
     ("## `[watchdog.detect]`", "[watchdog.detect]\n{}"),
     ("## `[healing]`", "[healing]\n{}"),
     ("## `[limits]`", "[limits]\n{}"),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use evenkeel_core::Timestamp;
@@ -29,16 +30,23 @@ fn of_stat(stat: &Stat) -> Option<ProcessId> {
     })
 }
 
+/// Where Linux shows its processes.
+const PROC: &str = "/proc";
+
 fn open(pid: u32) -> Option<Process> {
     Process::new(i32::try_from(pid).ok()?).ok()
 }
 
-/// The process and its figures, if it is exactly this one.
 fn exact(process: &ProcessId) -> Option<(Process, Stat)> {
+    exact_in(Path::new(PROC), process)
+}
+
+/// The process and its figures, if it is exactly this one; `root` is `/proc`.
+pub(crate) fn exact_in(root: &Path, process: &ProcessId) -> Option<(Process, Stat)> {
     if process.boot_id.is_some() && process.boot_id.as_deref() != boot_id() {
         return None;
     }
-    let found = open(process.pid)?;
+    let found = Process::new_with_root(root.join(process.pid.to_string())).ok()?;
     let stat = found.stat().ok()?;
     (stat.starttime == process.start_ticks).then_some((found, stat))
 }
