@@ -14,6 +14,7 @@
 //! **Invariant:** all state is bounded; each bound is a constant in [`limits`].
 
 pub mod baseline;
+pub mod budget;
 pub mod compare;
 pub mod config;
 pub mod drift;

@@ -11,6 +11,7 @@
 )]
 
 mod detector;
+mod false_alarms;
 mod labelled;
 mod noise;
 mod random;
@@ -21,7 +22,7 @@ mod table;
 use std::path::PathBuf;
 
 /// What can be measured, in the order of the table.
-const FIGURES: [&str; 2] = ["nab", "cloud"];
+const FIGURES: [&str; 3] = ["nab", "cloud", "false-alarms"];
 
 struct Arguments {
     data: Option<PathBuf>,
@@ -73,7 +74,8 @@ fn main() -> Result<(), String> {
         eprintln!("{name} ...");
         let measured = match name {
             "nab" => labelled::nab(data, &mut table),
-            _ => labelled::cloud(data, &mut table),
+            "cloud" => labelled::cloud(data, &mut table),
+            _ => false_alarms::false_alarms(arguments.series_months, &mut table),
         };
         if let Err(error) = measured {
             table.note(format!("{name} could not be measured: {error}"));

@@ -1,0 +1,219 @@
+//! How often a level is passed, as events: measured where it happens, extrapolated beyond.
+//!
+//! A detector's tail probabilities say how often a *point* is so rare. An alarm is an *event*: neighbouring points of
+//! one excursion are one, and how many belong together depends on the series. So events are counted at a ladder of
+//! levels. From rung to rung a share of them survives; that share is estimated from the counts, each rung's estimate
+//! drawn towards the one above it by some pseudo-counts, and goes on unchanged where nothing was counted yet. That
+//! is the conditional-survival form of a Hill estimate (Hill 1975) over declustered exceedances (runs estimator,
+//! Leadbetter et al. 1989), and it serves for single points and for `k` of `n` alike: dependence shows in the shares.
+//!
+//! A series is drawn towards all series together, so a new one begins with what the others have shown.
+
+use serde::{Deserialize, Serialize};
+
+/// Rungs of a ladder.
+const RUNGS: usize = 16;
+/// How deep each rung is, in decades below the highest one: close where things are counted, and far enough down for a
+/// tail that is much too light.
+const DEPTHS: [f64; RUNGS] = [
+    0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.5, 6.0, 8.0, 12.0, 18.0, 27.0,
+];
+/// Least decades of events for a decade of levels.
+const SLOPE_MIN: f64 = 0.05;
+/// Most decades of events for a decade of levels, in those of independent points.
+const SLOPE_MAX: f64 = 1.25;
+/// Points without one beyond a level, after which the next is another event.
+pub(super) const MERGE_POINTS: u8 = 12;
+/// Events that an estimate from the rung above counts as.
+const PSEUDO_EVENTS: f64 = 20.0;
+/// Points that the nominal rate at the highest rung counts as.
+const PSEUDO_POINTS: f64 = 2_000.0;
+/// What of the events of one rung counts at the next, with its pseudo-events.
+const HANDED_DOWN: f64 = 0.1;
+/// What of a series' deviation from all series is expected at the next rung too, as an exponent.
+const KEEPS_DEVIATING: f64 = 0.7;
+/// Points after which the counts of one series are halved: three months of minutes.
+const HALVED_AFTER: f64 = 131_072.0;
+/// Points after which the counts of all series together are halved.
+const ALL_HALVED_AFTER: f64 = 67_108_864.0;
+
+/// What is watched: that of the newest `of` points `needs` are rare.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Watch {
+    pub(super) needs: usize,
+    pub(super) of: usize,
+    /// Logarithm (base 10) of the level of the highest rung.
+    top: f64,
+    /// Events per point at the highest rung, roughly, for independent points.
+    top_rate: f64,
+}
+
+impl Watch {
+    /// One rare point.
+    pub(super) const POINT: Self = Self {
+        needs: 1,
+        of: 1,
+        top: -1.5,
+        top_rate: 0.021_5,
+    };
+    /// Three rare points of five: the newest, and two of the four before it.
+    pub(super) const LASTING: Self = Self {
+        needs: 3,
+        of: 5,
+        top: -0.75,
+        top_rate: 0.016,
+    };
+
+    fn bounded(self, slope: f64) -> f64 {
+        slope.clamp(SLOPE_MIN, SLOPE_MAX * self.needs as f64)
+    }
+
+    /// Rungs that `level` reaches, 0 to [`RUNGS`].
+    fn depth(self, level: f64) -> u8 {
+        let below = self.top - level.log10();
+        let reached = DEPTHS.iter().take_while(|d| **d <= below);
+        reached.map(|_| 1).sum()
+    }
+}
+
+/// Decades of events for a decade of levels, between rung `j - 1` and rung `j`: `prior` counts as `weight` events.
+fn slope(events: &[f64; RUNGS], j: usize, prior: f64, weight: f64) -> f64 {
+    let step = DEPTHS[j] - DEPTHS[j - 1];
+    let expected = weight * 10_f64.powf(-step * prior);
+    let survive = (events[j] + expected) / (events[j - 1] + weight);
+    -survive.max(f64::MIN_POSITIVE).log10() / step
+}
+
+/// Points and events of one series, or of all together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Counts {
+    points: f64,
+    events: [f64; RUNGS],
+}
+
+impl Counts {
+    fn halve_above(&mut self, points: f64) {
+        if self.points > points {
+            self.points /= 2.0;
+            for events in &mut self.events {
+                *events /= 2.0;
+            }
+        }
+    }
+
+    fn top(&self, prior: f64) -> f64 {
+        (self.events[0] + prior * PSEUDO_POINTS) / (self.points + PSEUDO_POINTS)
+    }
+
+    fn shape(&self, watch: Watch) -> Shape {
+        let mut slopes = [watch.needs as f64; RUNGS];
+        let mut weight = PSEUDO_EVENTS;
+        for j in 1..RUNGS {
+            slopes[j] = watch.bounded(slope(&self.events, j, slopes[j - 1], weight));
+            weight = f64::max(PSEUDO_EVENTS, HANDED_DOWN * (self.events[j - 1] + weight));
+        }
+        Shape {
+            top: self.top(watch.top_rate),
+            slopes,
+        }
+    }
+
+    /// The same of one series, drawn towards all series together.
+    fn shape_near(&self, watch: Watch, all: &Shape) -> Shape {
+        let mut slopes = all.slopes;
+        let mut deviation: f64 = 1.0;
+        for j in 1..RUNGS {
+            let prior = watch.bounded(all.slopes[j] * deviation.powf(KEEPS_DEVIATING));
+            slopes[j] = watch.bounded(slope(&self.events, j, prior, PSEUDO_EVENTS));
+            deviation = slopes[j] / all.slopes[j];
+        }
+        Shape {
+            top: self.top(all.top),
+            slopes,
+        }
+    }
+}
+
+/// Expected events per point at the highest rung, and decades of events for a decade of levels from there to each.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    top: f64,
+    slopes: [f64; RUNGS],
+}
+
+impl Shape {
+    /// Expected events per point at `level`, which is below the highest rung.
+    fn rate(&self, watch: Watch, level: f64) -> f64 {
+        let below = watch.top - level.log10();
+        let mut log = self.top.log10();
+        for j in 1..RUNGS {
+            let end = if j == RUNGS - 1 { f64::MAX } else { DEPTHS[j] };
+            log -= self.slopes[j] * (below.min(end) - DEPTHS[j - 1]).max(0.0);
+        }
+        10_f64.powf(log)
+    }
+}
+
+/// The ladder of one series.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Ladder {
+    counts: Counts,
+    /// How deep each of the newest points went, as a ring.
+    recent: [u8; MERGE_POINTS as usize],
+    next: u8,
+    /// How deep the newest event went.
+    event: u8,
+    /// How deep the newest event went that raised an alarm, and whether it is the newest one.
+    alarm: u8,
+    alarm_is_newest: bool,
+}
+
+impl Ladder {
+    /// Expected events per point that are as rare as `level` or rarer; 1 where that is nothing out of the ordinary.
+    pub(super) fn rate(&self, watch: Watch, all: &Counts, level: f64) -> f64 {
+        if watch.depth(level) == 0 {
+            return 1.0;
+        }
+        let all = all.shape(watch);
+        self.counts.shape_near(watch, &all).rate(watch, level)
+    }
+
+    /// Counts one more point, for the series and for all.
+    pub(super) fn learn(&mut self, watch: Watch, all: &mut Counts, level: f64) {
+        let depth = watch.depth(level);
+        let before = self.recent.iter().copied().max().unwrap_or(0);
+        if before == 0 && depth > 0 {
+            self.event = 0;
+            self.alarm_is_newest = false;
+        }
+        self.event = self.event.max(depth);
+        if self.alarm_is_newest {
+            self.alarm = self.event;
+        }
+        for j in before..depth {
+            self.counts.events[usize::from(j)] += 1.0;
+            all.events[usize::from(j)] += 1.0;
+        }
+        self.recent[usize::from(self.next)] = depth;
+        self.next = (self.next + 1) % MERGE_POINTS;
+        self.counts.points += 1.0;
+        all.points += 1.0;
+        self.counts.halve_above(HALVED_AFTER);
+        all.halve_above(ALL_HALVED_AFTER);
+    }
+
+    /// The newest event raised an alarm.
+    pub(super) fn alarmed(&mut self) {
+        self.alarm = self.event;
+        self.alarm_is_newest = true;
+    }
+
+    /// The newest event that raised an alarm was no chance: takes it back, once.
+    pub(super) fn take_back(&mut self, all: &mut Counts) {
+        for j in 0..usize::from(std::mem::take(&mut self.alarm)) {
+            self.counts.events[j] = (self.counts.events[j] - 1.0).max(0.0);
+            all.events[j] = (all.events[j] - 1.0).max(0.0);
+        }
+        self.alarm_is_newest = false;
+    }
+}
