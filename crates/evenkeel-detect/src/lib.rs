@@ -17,6 +17,7 @@ pub mod baseline;
 pub mod budget;
 pub mod compare;
 pub mod config;
+pub mod counts;
 pub mod drift;
 pub mod error_rate;
 pub mod failure_rate;
