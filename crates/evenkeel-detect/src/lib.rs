@@ -4,7 +4,8 @@
 //! the daemon says what time it is at each check, and the same code runs live, in the simulator and in replay.
 //!
 //! In reading order: what is measured ([`sample`]), with which limits ([`thresholds`]) and habits ([`config`]);
-//! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]);
+//! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]); what they may
+//! stand on ([`counts`], [`leak`]) and how many alarms are granted ([`budget`]);
 //! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
 //! ([`watchdog`]), with one anomaly for as long as it lasts ([`verdict`]).
 //!
@@ -22,6 +23,7 @@ pub mod drift;
 pub mod error_rate;
 pub mod failure_rate;
 pub mod latency;
+pub mod leak;
 pub mod limits;
 pub mod liveness;
 pub mod memory;

@@ -3,10 +3,6 @@
 //! An agent watches one series of each kind for three months, a point a minute, and has the default budget. Every
 //! point counts from the first one on: a young series is no excuse.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-
 use evenkeel_detect::budget::{Alarm, AlarmBudget, BudgetConfig, Spent};
 
 use crate::detector::{Detector, NAMES};
@@ -74,25 +70,10 @@ pub(crate) fn false_alarms(series_months: u64, table: &mut Table) -> Result<(), 
         .div_ceil(MONTHS * Kind::ALL.len() as u64)
         .max(1);
     for name in NAMES {
-        let (sum, next) = (Mutex::new(Counted::default()), AtomicU64::new(0));
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    loop {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= agents {
-                            break;
-                        }
-                        let counted = agent(name, seed);
-                        if let Ok(mut sum) = sum.lock() {
-                            sum.add(&counted);
-                        }
-                    }
-                });
-            }
-        });
-        let sum = sum.into_inner().map_err(|e| e.to_string())?;
+        let mut sum = Counted::default();
+        for counted in crate::parallel(agents, |seed| agent(name, seed)) {
+            sum.add(&counted);
+        }
         report(name, &sum, table);
     }
     Ok(())

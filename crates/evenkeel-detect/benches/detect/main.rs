@@ -13,6 +13,8 @@
 mod detector;
 mod false_alarms;
 mod labelled;
+mod leaks;
+mod memory;
 mod noise;
 mod random;
 mod score;
@@ -20,9 +22,11 @@ mod sets;
 mod table;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 /// What can be measured, in the order of the table.
-const FIGURES: [&str; 3] = ["nab", "cloud", "false-alarms"];
+const FIGURES: [&str; 4] = ["nab", "cloud", "false-alarms", "leaks"];
 
 struct Arguments {
     data: Option<PathBuf>,
@@ -75,7 +79,8 @@ fn main() -> Result<(), String> {
         let measured = match name {
             "nab" => labelled::nab(data, &mut table),
             "cloud" => labelled::cloud(data, &mut table),
-            _ => false_alarms::false_alarms(arguments.series_months, &mut table),
+            "false-alarms" => false_alarms::false_alarms(arguments.series_months, &mut table),
+            _ => leaks::leaks(arguments.series_months, &mut table),
         };
         if let Err(error) = measured {
             table.note(format!("{name} could not be measured: {error}"));
@@ -83,4 +88,29 @@ fn main() -> Result<(), String> {
     }
     print!("{table}");
     Ok(())
+}
+
+/// `run` of 0 to `n - 1` on every core, in the order of the numbers.
+fn parallel<T: Send>(n: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut found: Vec<(u64, T)> = thread::scope(|scope| {
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= n {
+                    return done;
+                }
+                done.push((seed, run(seed)));
+            }
+        };
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().expect("no thread panics"))
+            .collect()
+    });
+    found.sort_by_key(|(seed, _)| *seed);
+    found.into_iter().map(|(_, t)| t).collect()
 }
