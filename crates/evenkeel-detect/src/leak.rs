@@ -26,10 +26,12 @@ const MS_PER_HOUR: f64 = 3_600_000.0;
 const SCALES_MS: [i64; 4] = [60_000, 900_000, 7_200_000, DAY_MS];
 /// Of those, the ones that are shorter than a day together.
 const WITHIN_A_DAY: usize = 3;
-/// Blocks looked at within a day: 24 minutes, 6 hours, 20 hours.
-const LOOK_BACK: [usize; WITHIN_A_DAY] = [24, 24, 10];
+/// Blocks looked at within a day, by time scale, the most first: 24 minutes; 6, 4 and 2 hours; 20 hours.
+const LOOK_BACK: [&[usize]; WITHIN_A_DAY] = [&[24], &[24, 16, 8], &[10]];
 /// Blocks needed for a trend, by time scale.
 const BLOCKS_MIN: [usize; WITHIN_A_DAY] = [15, 6, 6];
+/// Minutes whose minimum is the floor that memory does not fall below.
+const FLOOR_MINUTES: usize = 8;
 /// Two-hour blocks in a day.
 const DAY_OF_BLOCKS: usize = 12;
 /// Readings of a new process that are passed over, in milliseconds.
@@ -51,17 +53,26 @@ const UNUSUAL: f64 = 1.5;
 /// Rise that a new series needs at least, in MB.
 const NEW_RISE_MIN_MB: f64 = 200.0;
 /// What of the free memory a rise of a new series must take, where there is a limit.
-const NEW_OF_FREE: f64 = 0.4;
+const NEW_OF_FREE: f64 = 0.3;
+/// Where an unusual rise must end, of the highest floor of healthy days.
+const HIGHER: f64 = 1.05;
+/// How much higher than on any healthy day the floor must be to be new: of that, and in MB.
+const NEW_FLOOR: (f64, f64) = (0.12, 40.0);
+/// What of the usual rise must have led to a new floor.
+const NEW_RISE: f64 = 0.5;
+/// What of its life a trend must cover that speaks for all of it.
+const OF_LIFE: f64 = 1.0 / 3.0;
+/// What of the mean growth since it began a new process must still have.
+const AS_EVER: f64 = 0.8;
 /// What of the level a rise from day to day must have.
 const OF_LEVEL: f64 = 0.15;
-/// What of the swing within a day a rise from day to day must have.
-const OF_SWING: f64 = 0.5;
-/// Hours of the same time a day apart that must have gained.
-const PAIRS_MIN: usize = 6;
+/// Two-hour blocks that must have gained over the day before, and what of the swing within a day: half a day of them
+/// by as much as that, or a whole day by half of it.
+const GAINS: [(usize, f64); 2] = [(6, 1.0), (DAY_OF_BLOCKS, 0.5)];
 /// What the least of them must have gained, of their median.
 const EVENLY: f64 = 0.5;
 /// What is left of the usual rise after a day without one.
-const FORGET_A_DAY: f64 = 0.93;
+const FORGET_A_DAY: f64 = 0.98;
 /// What of the largest rise of a day may be left at its end for the day to be a usual one.
 const BACK_AGAIN: f64 = 0.5;
 /// Hours to exhaustion beyond which a leak is left alone, where there is a limit: 60 days.
@@ -118,8 +129,10 @@ struct Usual {
     days: u32,
     /// Largest rise of a healthy day, by time scale, in MB.
     rise_mb: [f64; WITHIN_A_DAY],
-    /// Highest block minimum of a healthy day, in MB.
+    /// Median of the two-hour minima of healthy days, in MB.
     level_mb: f64,
+    /// Highest floor of healthy days, in MB.
+    floor_mb: f64,
 }
 
 /// The long view of one memory series.
@@ -128,10 +141,14 @@ pub struct Leak {
     process: u64,
     began_ms: i64,
     last_ms: i64,
+    /// Days are those of the series, whatever process it is.
+    day_began_ms: i64,
     scales: [Blocks; SCALES_MS.len()],
     usual: Usual,
     /// Largest rises since the day began.
     today: Usual,
+    /// The floor that this process began with, in MB.
+    began_mb: Option<f64>,
     /// Judgements in a row that called it a leak, by time scale.
     in_a_row: [u8; SCALES_MS.len()],
     found: [Option<LeakFinding>; SCALES_MS.len()],
@@ -144,9 +161,11 @@ impl Leak {
             process,
             began_ms: at_ms,
             last_ms: at_ms,
+            day_began_ms: at_ms,
             scales: SCALES_MS.map(Blocks::new),
             usual: Usual::default(),
             today: Usual::default(),
+            began_mb: None,
             in_a_row: [0; SCALES_MS.len()],
             found: [None; SCALES_MS.len()],
         }
@@ -164,9 +183,12 @@ impl Leak {
         learn: bool,
     ) -> Option<LeakFinding> {
         if process != self.process {
-            let usual = self.usual;
-            *self = Self::new(at_ms, process);
-            self.usual = usual;
+            *self = Self {
+                usual: self.usual,
+                today: self.today,
+                day_began_ms: self.day_began_ms,
+                ..Self::new(at_ms, process)
+            };
         }
         let since_ms = at_ms.saturating_sub(self.began_ms);
         if !(mb.is_finite() && mb > 0.0) || at_ms < self.last_ms {
@@ -180,10 +202,11 @@ impl Leak {
         for scale in 0..SCALES_MS.len() {
             if self.scales[scale].push(since_ms, mb) {
                 self.judge(scale, limit_mb);
-                if scale == WITHIN_A_DAY {
-                    self.end_of_day(learn);
-                }
             }
+        }
+        if at_ms.saturating_sub(self.day_began_ms) >= DAY_MS {
+            self.day_began_ms = at_ms;
+            self.end_of_day(learn);
         }
         self.finding()
     }
@@ -195,13 +218,22 @@ impl Leak {
 
     fn judge(&mut self, scale: usize, limit_mb: Option<f64>) {
         let free = |mb: f64| limit_mb.map(|limit| (limit - mb).max(0.0));
+        if scale == 0 {
+            let floor = self.scales[0].floor_mb(FLOOR_MINUTES).unwrap_or(0.0);
+            self.today.floor_mb = self.today.floor_mb.max(floor);
+            self.began_mb = self.began_mb.or(self.scales[0].newest_mb());
+        }
         let found = if scale < WITHIN_A_DAY {
-            let trend = self.scales[scale].trend(LOOK_BACK[scale]);
-            if let Some(trend) = trend {
+            let trends = LOOK_BACK[scale]
+                .iter()
+                .map(|most| self.scales[scale].trend(*most));
+            let trends: Vec<Trend> = trends.flatten().collect();
+            if let Some(trend) = trends.first() {
                 let most = &mut self.today.rise_mb[scale];
                 *most = most.max(trend.rise_mb);
             }
-            let within = trend.filter(|t| self.leaks_within_a_day(scale, t, free(t.level_mb)));
+            let leaks = |t: &Trend| self.leaks_within_a_day(scale, t, limit_mb);
+            let within = trends.into_iter().find(leaks);
             within.or_else(|| (scale == 2).then(|| self.leaks_from_day_to_day())?)
         } else {
             self.scales[scale].trend(blocks::BLOCKS).filter(|t| {
@@ -235,52 +267,67 @@ impl Leak {
         self.found[scale] = found.filter(|_| *in_a_row >= needed);
     }
 
-    fn leaks_within_a_day(&self, scale: usize, trend: &Trend, free: Option<f64>) -> bool {
+    fn leaks_within_a_day(&self, scale: usize, trend: &Trend, limit_mb: Option<f64>) -> bool {
         if trend.blocks < BLOCKS_MIN[scale] || trend.tail > TAIL_MAX || !goes_on(trend) {
             return false;
         }
+        let reached_mb = trend.level_mb + trend.rise_mb;
         if self.usual.days == 0 {
-            let of_free = free.map_or(f64::INFINITY, |free| NEW_OF_FREE * free);
-            let much = trend.level_mb.min(of_free.max(0.5 * trend.level_mb));
-            return trend.rise_mb >= much.max(NEW_RISE_MIN_MB);
+            let doubled = trend.rise_mb >= trend.level_mb.max(NEW_RISE_MIN_MB);
+            return doubled || self.fills_up(trend, reached_mb, limit_mb).unwrap_or(false);
         }
-        // After a restart memory comes back to its level, which is no leak.
-        let reached = trend.level_mb + trend.rise_mb;
-        trend.rise_mb >= UNUSUAL * self.usual.rise_mb[scale] + RISE_MIN_MB
-            && reached >= self.usual.level_mb * (1.0 + OF_LEVEL) + RISE_MIN_MB
+        // After a restart memory comes back to its level, and at noon it is higher than at night: neither is a leak.
+        let usual = &self.usual;
+        let unusual = trend.rise_mb >= UNUSUAL * usual.rise_mb[scale] + RISE_MIN_MB
+            && reached_mb >= HIGHER * usual.floor_mb + RISE_MIN_MB;
+        let floor_mb = self.scales[0].floor_mb(FLOOR_MINUTES).unwrap_or(0.0);
+        let (share, least_mb) = NEW_FLOOR;
+        let new_floor = floor_mb >= usual.floor_mb + least_mb.max(share * usual.floor_mb);
+        let rises = trend.rise_mb >= RISE_MIN_MB.max(NEW_RISE * usual.rise_mb[scale]);
+        unusual || (new_floor && rises)
+    }
+
+    /// A process that was never seen before fills what was free, at the rate that it had from the beginning.
+    fn fills_up(&self, trend: &Trend, reached_mb: f64, limit_mb: Option<f64>) -> Option<bool> {
+        let (began_mb, limit_mb) = (self.began_mb?, limit_mb?);
+        let hours = (self.last_ms - self.began_ms - WARM_UP_MS) as f64 / MS_PER_HOUR;
+        let grown_mb = reached_mb - began_mb;
+        let much = (NEW_OF_FREE * (limit_mb - began_mb)).max(NEW_RISE_MIN_MB);
+        let as_ever = trend.mb_per_hour >= AS_EVER * grown_mb / hours;
+        Some(grown_mb >= much && as_ever && trend.span_hours >= OF_LIFE * hours)
     }
 
     /// The trend of each two hours against the same ones of the day before.
     fn leaks_from_day_to_day(&self) -> Option<Trend> {
         let blocks = &self.scales[2];
-        let mut gains = blocks.gains(DAY_OF_BLOCKS);
-        if gains.len() < PAIRS_MIN {
-            return None;
-        }
-        // The newest pairs: of longer ago the day scale knows more.
-        let gains = gains.split_off(gains.len().saturating_sub(DAY_OF_BLOCKS));
-        let gained = crate::stats::median(gains.clone())?;
-        let least = gains.iter().copied().fold(f64::INFINITY, f64::min);
+        let all = blocks.gains(DAY_OF_BLOCKS);
         let trend = blocks.trend(blocks::BLOCKS)?;
-        let mb_per_hour = gained / 24.0;
-        let worth = RISE_MIN_MB
-            .max(OF_LEVEL * trend.level_mb)
-            .max(OF_SWING * blocks.swing(mb_per_hour));
-        let goes_on =
-            least >= EVENLY * gained && gains.last().is_some_and(|g| *g >= STILL_RISING * gained);
-        (gained >= worth && goes_on && trend.tail <= TAIL_MAX).then_some(Trend {
-            mb_per_hour,
-            rise_mb: gained,
-            span_hours: 24.0,
-            ..trend
+        GAINS.iter().find_map(|(pairs, of_swing)| {
+            let gains = all.get(all.len().checked_sub(*pairs)?..)?;
+            let gained = crate::stats::median(gains.to_vec())?;
+            let least = gains.iter().copied().fold(f64::INFINITY, f64::min);
+            let mb_per_hour = gained / 24.0;
+            let worth = RISE_MIN_MB
+                .max(OF_LEVEL * trend.level_mb)
+                .max(of_swing * blocks.swing(mb_per_hour));
+            let last = gains.last().copied().unwrap_or(0.0);
+            let goes_on = least >= EVENLY * gained
+                && last >= STILL_RISING * gained
+                && trend.step_mb <= ONE_STEP * gained;
+            (gained >= worth && goes_on && trend.tail <= TAIL_MAX).then_some(Trend {
+                mb_per_hour,
+                rise_mb: gained,
+                span_hours: 24.0,
+                ..trend
+            })
         })
     }
 
     fn end_of_day(&mut self, learn: bool) {
         let quiet = self.found.iter().all(Option::is_none);
         let most = self.today.rise_mb.iter().copied().fold(0.0, f64::max);
-        // From the first two hours of the day to the last.
-        let gained = self.scales[2].gains(DAY_OF_BLOCKS - 1).last().copied();
+        // From the first two hours of the day to the last, or from the restart that came between.
+        let gained = self.scales[2].gained_mb(DAY_OF_BLOCKS);
         let back = gained.is_some_and(|g| g <= BACK_AGAIN * most.max(RISE_MIN_MB));
         if learn && quiet && back {
             self.usual.days = self.usual.days.saturating_add(1);
@@ -290,6 +337,8 @@ impl Leak {
             if let Some(level) = self.scales[2].median_mb() {
                 self.usual.level_mb = (self.usual.level_mb * FORGET_A_DAY).max(level);
             }
+            let floor = self.today.floor_mb;
+            self.usual.floor_mb = (self.usual.floor_mb * FORGET_A_DAY).max(floor);
         }
         self.today = Usual::default();
     }
@@ -300,4 +349,157 @@ fn goes_on(trend: &Trend) -> bool {
     trend.mb_per_hour > 0.0
         && trend.recent_mb_per_hour >= STILL_RISING * trend.mb_per_hour
         && trend.step_mb <= ONE_STEP * trend.rise_mb
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE_MS: i64 = 60_000;
+    const DAY: i64 = 1_440;
+
+    /// The same few "random" MB for the same minute, 0 to 20.
+    fn noise(minute: i64) -> f64 {
+        ((minute * 7919 + 13) * 104_729 % 1000) as f64 / 50.0
+    }
+
+    /// Load by day, a collector's saw, and noise: 240 to 380 MB.
+    fn healthy(minute: i64) -> f64 {
+        let day = (minute as f64 / DAY as f64 * std::f64::consts::TAU).sin();
+        300.0 + 40.0 * day + noise(minute) + (minute % 17) as f64 * 2.0
+    }
+
+    /// The first minute at which a leak is found, of so many.
+    fn found(minutes: i64, limit: Option<f64>, mb: impl Fn(i64) -> f64) -> Option<i64> {
+        let mut leak = Leak::new(0, 1);
+        (1..=minutes).find(|i| leak.push(i * MINUTE_MS, 1, mb(*i), limit, true).is_some())
+    }
+
+    /// SAFETY 2
+    #[test]
+    fn daily_load_is_no_leak_whenever_it_begins() {
+        for start in [0, 300, 720, 1100] {
+            let at = found(21 * DAY, Some(2048.0), |i| healthy(start + i));
+            assert_eq!(at, None, "from minute {start}");
+        }
+    }
+
+    /// SAFETY 17
+    #[test]
+    fn a_leak_over_weeks_is_seen_and_never_becomes_usual() {
+        let slow = |i: i64| healthy(i) + 12.0 * i as f64 / DAY as f64;
+        let at = found(28 * DAY, None, slow).expect("12 MB a day");
+        assert!((5 * DAY..12 * DAY).contains(&at), "day {}", at / DAY);
+        let mut leak = Leak::new(0, 1);
+        for i in 1..=40 * DAY {
+            leak.push(i * MINUTE_MS, 1, slow(i), None, true);
+        }
+        let finding = leak.finding().expect("still there after 40 days");
+        assert!((finding.mb_per_hour - 0.5).abs() < 0.05, "{finding:?}");
+    }
+
+    #[test]
+    fn a_fast_leak_is_seen_in_time_and_says_when_it_ends() {
+        for (rate, begins) in [
+            (15.0, 3 * DAY),
+            (120.0, 3 * DAY + 400),
+            (900.0, 4 * DAY),
+            (400.0, 0),
+        ] {
+            let mb = |i: i64| healthy(i) + rate * (i - begins).max(0) as f64 / 60.0;
+            let half = ((2048.0 - 380.0) / rate * 30.0) as i64;
+            let at = found(begins + half, Some(2048.0), mb);
+            assert!(
+                at.is_some_and(|at| at > begins),
+                "{rate} MB an hour: {at:?}"
+            );
+        }
+        let mut leak = Leak::new(0, 1);
+        let finding = (1..200).find_map(|i| {
+            leak.push(
+                i * MINUTE_MS,
+                1,
+                100.0 + 10.0 * i as f64,
+                Some(2048.0),
+                true,
+            )
+        });
+        let finding = finding.expect("600 MB an hour");
+        assert!((finding.mb_per_hour - 600.0).abs() < 5.0, "{finding:?}");
+        let left = (2048.0 - finding.now_mb) / 600.0;
+        assert!(
+            (finding.exhausted_in_hours.unwrap() - left).abs() < 0.1,
+            "{finding:?}"
+        );
+        assert!(
+            finding.details().contains("600.0 MB an hour"),
+            "{}",
+            finding.details()
+        );
+    }
+
+    #[test]
+    fn steps_and_plateaus_are_no_leak() {
+        for at in [100, 700, 2000, 4 * DAY] {
+            let step = |i: i64| healthy(i) + if i >= at { 150.0 } else { 0.0 };
+            assert_eq!(found(12 * DAY, Some(2048.0), step), None, "step at {at}");
+        }
+        for tau in [5.0, 30.0, 120.0, 300.0] {
+            let cache = |i: i64| healthy(i) + 150.0 * (1.0 - (-(i as f64) / tau).exp());
+            assert_eq!(
+                found(12 * DAY, Some(2048.0), cache),
+                None,
+                "filled in {tau} min"
+            );
+        }
+    }
+
+    #[test]
+    fn a_restart_begins_anew_and_a_warm_up_after_it_is_no_leak() {
+        let mut leak = Leak::new(0, 1);
+        let mut found = 0;
+        for i in 1..=12 * DAY {
+            // Each second day another process that comes back to its level within two hours.
+            let (process, age) = (i / (2 * DAY), i % (2 * DAY));
+            let warm = 1.0 - 0.7 * (-(age as f64) / 40.0).exp();
+            let mb = healthy(i) * warm;
+            #[expect(clippy::cast_sign_loss, reason = "a small positive number")]
+            let process = process as u64 + 1;
+            found += u32::from(
+                leak.push(i * MINUTE_MS, process, mb, Some(2048.0), true)
+                    .is_some(),
+            );
+        }
+        assert_eq!(found, 0);
+        let mut leaking = Leak::new(0, 1);
+        for i in 1..400 {
+            leaking.push(i * MINUTE_MS, 1, 100.0 + 10.0 * i as f64, None, true);
+        }
+        assert!(leaking.finding().is_some());
+        leaking.push(400 * MINUTE_MS, 2, 100.0, None, true);
+        assert_eq!(leaking.finding(), None);
+    }
+
+    /// SAFETY 11
+    #[test]
+    fn garbage_gaps_and_disorder_are_no_leak_and_the_state_survives_a_restart() {
+        let mut leak = Leak::new(0, 1);
+        for i in 1..=6 * DAY {
+            let (at, mb) = match i % 7 {
+                0 => (i * MINUTE_MS, f64::NAN),
+                1 => (0, 1e9),
+                2 => (i * MINUTE_MS, -5.0),
+                3 if i % 1000 < 300 => continue,
+                _ => (i * MINUTE_MS, healthy(i)),
+            };
+            assert_eq!(leak.push(at, 1, mb, Some(2048.0), true), None, "minute {i}");
+        }
+        let text = serde_json::to_string(&leak).unwrap();
+        assert_eq!(serde_json::from_str::<Leak>(&text).unwrap(), leak);
+        for at in [i64::MAX, i64::MIN, 0] {
+            leak.push(at, 1, f64::INFINITY, None, true);
+            leak.push(at, 9, 300.0, Some(f64::NAN), true);
+        }
+        assert!(size_of::<Leak>() <= 2_048, "{}", size_of::<Leak>());
+    }
 }

@@ -85,15 +85,18 @@ fn inject(seed: u64) -> Outcome {
 fn healthy_month(seed: u64) -> u32 {
     let mut memory = Memory::new(seed ^ 0x00c1_ea00);
     let mut leak = Leak::new(0, memory.process());
-    let (mut found, mut before) = (0, false);
+    let (mut found, mut before) = (0, None);
     for minute in 1..=MONTH {
         let mb = memory.next(0.0, true);
         let at_ms = i64::try_from(minute).unwrap_or(i64::MAX) * MINUTE_MS;
         let now = leak
             .push(at_ms, memory.process(), mb, Some(LIMIT_MB), true)
             .is_some();
-        found += u32::from(now && !before);
-        before = now;
+        if now {
+            // What comes back within an hour is the same.
+            found += u32::from(before.is_none_or(|b| minute - b > 60));
+            before = Some(minute);
+        }
     }
     found
 }

@@ -110,6 +110,13 @@ impl Blocks {
             .collect()
     }
 
+    /// From the oldest of the newest `most` blocks to the newest, in MB; `None` below three.
+    pub(super) fn gained_mb(&self, most: usize) -> Option<f64> {
+        let points = self.points(most);
+        let (first, last) = (points.first()?, points.last()?);
+        (points.len() >= 3).then_some(last.1 - first.1)
+    }
+
     /// Difference between the highest and the lowest block once `mb_per_hour` are taken out, in MB.
     pub(super) fn swing(&self, mb_per_hour: f64) -> f64 {
         let rest = self
@@ -124,6 +131,12 @@ impl Blocks {
 
     pub(super) fn median_mb(&self) -> Option<f64> {
         median(self.points(BLOCKS).into_iter().map(|p| p.1).collect())
+    }
+
+    /// Least of the newest `most` blocks, in MB.
+    pub(super) fn floor_mb(&self, most: usize) -> Option<f64> {
+        let newest = self.minima.iter().rev().take(most).flatten().copied();
+        newest.reduce(f32::min).map(f64::from)
     }
 
     /// The newest completed block, in MB.
