@@ -284,7 +284,9 @@ impl Leak {
         let (share, least_mb) = NEW_FLOOR;
         let new_floor = floor_mb >= usual.floor_mb + least_mb.max(share * usual.floor_mb);
         let rises = trend.rise_mb >= RISE_MIN_MB.max(NEW_RISE * usual.rise_mb[scale]);
-        unusual || (new_floor && rises)
+        // A level that a step led to is new as well, and then comes the next morning.
+        let from_usual = trend.level_mb <= usual.floor_mb;
+        unusual || (new_floor && rises && from_usual)
     }
 
     /// A process that was never seen before fills what was free, at the rate that it had from the beginning.
