@@ -105,4 +105,11 @@ impl Detector {
             Self::EwmaZ(d) => d.push(at_ms, value),
         }
     }
+
+    /// Size of its state.
+    pub(crate) fn state_bytes(&self) -> usize {
+        match self {
+            Self::EwmaZ(_) => size_of::<EwmaZ>(),
+        }
+    }
 }

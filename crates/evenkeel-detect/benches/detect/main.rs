@@ -19,6 +19,8 @@ mod noise;
 mod random;
 mod score;
 mod sets;
+mod shifts;
+mod speed;
 mod table;
 
 use std::path::PathBuf;
@@ -26,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 /// What can be measured, in the order of the table.
-const FIGURES: [&str; 4] = ["nab", "cloud", "false-alarms", "leaks"];
+const FIGURES: [&str; 6] = ["nab", "cloud", "false-alarms", "leaks", "shifts", "speed"];
 
 struct Arguments {
     data: Option<PathBuf>,
@@ -80,7 +82,9 @@ fn main() -> Result<(), String> {
             "nab" => labelled::nab(data, &mut table),
             "cloud" => labelled::cloud(data, &mut table),
             "false-alarms" => false_alarms::false_alarms(arguments.series_months, &mut table),
-            _ => leaks::leaks(arguments.series_months, &mut table),
+            "leaks" => leaks::leaks(arguments.series_months, &mut table),
+            "shifts" => shifts::shifts(data, &mut table),
+            _ => speed::speed(&mut table),
         };
         if let Err(error) = measured {
             table.note(format!("{name} could not be measured: {error}"));
