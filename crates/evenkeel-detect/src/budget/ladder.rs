@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Rungs of a ladder.
 const RUNGS: usize = 16;
+/// Deepest events whose levels are kept as they are.
+const DEEPEST: usize = 16;
 /// How deep each rung is, in decades below the highest one: close where things are counted, and far enough down for a
 /// tail that is much too light.
 const DEPTHS: [f64; RUNGS] = [
@@ -85,10 +87,22 @@ fn slope(events: &[f64; RUNGS], j: usize, prior: f64, weight: f64) -> f64 {
 }
 
 /// Points and events of one series, or of all together.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Counts {
     points: f64,
     events: [f64; RUNGS],
+    /// The levels of the deepest events, the deepest first; 1 where there was none.
+    deepest: [f32; DEEPEST],
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            points: 0.0,
+            events: [0.0; RUNGS],
+            deepest: [1.0; DEEPEST],
+        }
+    }
 }
 
 impl Counts {
@@ -98,6 +112,49 @@ impl Counts {
             for events in &mut self.events {
                 *events /= 2.0;
             }
+            // Every other one stands for the half of them.
+            let before = self.deepest;
+            self.deepest = [1.0; DEEPEST];
+            for (kept, level) in self
+                .deepest
+                .iter_mut()
+                .zip(before.iter().skip(1).step_by(2))
+            {
+                *kept = *level;
+            }
+        }
+    }
+
+    /// Events per point that were at least as deep as `level`, as they were counted: no more than a few, and a tail
+    /// that ends in a lump, all of it beyond some rung, shows nowhere else.
+    fn counted(&self, level: f64) -> f64 {
+        #[expect(clippy::cast_possible_truncation, reason = "as it is kept")]
+        let level = level as f32;
+        let as_deep = self.deepest.iter().take_while(|d| **d <= level);
+        as_deep.map(|_| 1.0).sum::<f64>() / self.points.max(1.0)
+    }
+
+    fn keep(&mut self, level: f32) {
+        let at = self.deepest.partition_point(|d| *d <= level);
+        if at < DEEPEST {
+            self.deepest[at..].rotate_right(1);
+            self.deepest[at] = level;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn events(&self) -> &[f64] {
+        &self.events
+    }
+
+    fn drop(&mut self, level: f32) {
+        if let Some(at) = self
+            .deepest
+            .iter()
+            .position(|d| d.total_cmp(&level).is_eq())
+        {
+            self.deepest[at..].rotate_left(1);
+            self.deepest[DEEPEST - 1] = 1.0;
         }
     }
 
@@ -155,27 +212,57 @@ impl Shape {
 }
 
 /// The ladder of one series.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ladder {
     counts: Counts,
     /// How deep each of the newest points went, as a ring.
     recent: [u8; MERGE_POINTS as usize],
     next: u8,
-    /// How deep the newest event went.
-    event: u8,
-    /// How deep the newest event went that raised an alarm, and whether it is the newest one.
-    alarm: u8,
+    newest: Event,
+    /// The newest event that raised an alarm.
+    alarm: Event,
     alarm_is_newest: bool,
+}
+
+/// How deep an event went: the rungs that it reached, and its level.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Event {
+    rungs: u8,
+    level: f32,
+}
+
+impl Event {
+    const NONE: Self = Self {
+        rungs: 0,
+        level: 1.0,
+    };
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        Self {
+            counts: Counts::default(),
+            recent: [0; MERGE_POINTS as usize],
+            next: 0,
+            newest: Event::NONE,
+            alarm: Event::NONE,
+            alarm_is_newest: false,
+        }
+    }
 }
 
 impl Ladder {
     /// Expected events per point that are as rare as `level` or rarer; 1 where that is nothing out of the ordinary.
+    /// Where more were counted than the ladder expects, it is what was counted.
     pub(super) fn rate(&self, watch: Watch, all: &Counts, level: f64) -> f64 {
         if watch.depth(level) == 0 {
             return 1.0;
         }
-        let all = all.shape(watch);
-        self.counts.shape_near(watch, &all).rate(watch, level)
+        let shape = all.shape(watch);
+        let expected = self.counts.shape_near(watch, &shape).rate(watch, level);
+        expected
+            .max(self.counts.counted(level))
+            .max(all.counted(level))
     }
 
     /// Counts one more point, for the series and for all.
@@ -183,12 +270,22 @@ impl Ladder {
         let depth = watch.depth(level);
         let before = self.recent.iter().copied().max().unwrap_or(0);
         if before == 0 && depth > 0 {
-            self.event = 0;
+            // What goes on is not yet counted among the deepest: it shall not be held against itself.
+            if self.newest.rungs > 0 {
+                self.counts.keep(self.newest.level);
+                all.keep(self.newest.level);
+            }
+            self.newest = Event::NONE;
             self.alarm_is_newest = false;
         }
-        self.event = self.event.max(depth);
+        if depth > 0 {
+            #[expect(clippy::cast_possible_truncation, reason = "came from one")]
+            let level = level as f32;
+            self.newest.rungs = self.newest.rungs.max(depth);
+            self.newest.level = self.newest.level.min(level);
+        }
         if self.alarm_is_newest {
-            self.alarm = self.event;
+            self.alarm = self.newest;
         }
         for j in before..depth {
             self.counts.events[usize::from(j)] += 1.0;
@@ -204,15 +301,22 @@ impl Ladder {
 
     /// The newest event raised an alarm.
     pub(super) fn alarmed(&mut self) {
-        self.alarm = self.event;
+        self.alarm = self.newest;
         self.alarm_is_newest = true;
     }
 
     /// The newest event that raised an alarm was no chance: takes it back, once.
     pub(super) fn take_back(&mut self, all: &mut Counts) {
-        for j in 0..usize::from(std::mem::take(&mut self.alarm)) {
+        let alarm = std::mem::replace(&mut self.alarm, Event::NONE);
+        for j in 0..usize::from(alarm.rungs) {
             self.counts.events[j] = (self.counts.events[j] - 1.0).max(0.0);
             all.events[j] = (all.events[j] - 1.0).max(0.0);
+        }
+        if self.alarm_is_newest {
+            self.newest = Event::NONE;
+        } else if alarm.rungs > 0 {
+            self.counts.drop(alarm.level);
+            all.drop(alarm.level);
         }
         self.alarm_is_newest = false;
     }
