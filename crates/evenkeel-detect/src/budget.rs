@@ -421,6 +421,25 @@ mod tests {
     }
 
     #[test]
+    fn a_level_that_is_passed_again_and_again_keeps_the_budget() {
+        // For hours the tail hovers where one rung is never left and the next one is hardly reached.
+        let hover = |draws: &mut Draws, state: &mut f64| {
+            *state -= 1.0;
+            if *state < -2_000.0 {
+                *state = 600.0;
+            }
+            let tail = draws.unit();
+            if *state > 0.0 {
+                0.04 + tail / 50.0
+            } else {
+                tail
+            }
+        };
+        let (notify, heal) = ratios(4, hover);
+        assert!(notify < 1.5 && heal < 1.5, "{notify} {heal}");
+    }
+
+    #[test]
     fn the_budget_is_spread_over_the_living_by_their_cadence() {
         let mut budget = AlarmBudget::new(BudgetConfig::default());
         for minute in 0..MONTH_MINUTES {

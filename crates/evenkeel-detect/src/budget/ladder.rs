@@ -2,7 +2,8 @@
 //!
 //! A detector's tail probabilities say how often a *point* is so rare. An alarm is an *event*: neighbouring points of
 //! one excursion are one, and how many belong together depends on the series. So events are counted at a ladder of
-//! levels. From rung to rung a share of them survives; that share is estimated from the counts, each rung's estimate
+//! levels, and one that goes on is counted anew now and then: so never fewer are counted than a deeper level, which it may
+//! pass again and again, could have. From rung to rung a share of them survives; that share is estimated from the counts, each rung's estimate
 //! drawn towards the one above it by some pseudo-counts, and goes on unchanged where nothing was counted yet. That
 //! is the conditional-survival form of a Hill estimate (Hill 1975) over declustered exceedances (runs estimator,
 //! Leadbetter et al. 1989), and it serves for single points and for `k` of `n` alike: dependence shows in the shares.
@@ -215,9 +216,9 @@ impl Shape {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ladder {
     counts: Counts,
-    /// How deep each of the newest points went, as a ring.
-    recent: [u8; MERGE_POINTS as usize],
-    next: u8,
+    /// Points seen, and at which of them each rung was counted last.
+    seen: u32,
+    counted_at: [u32; RUNGS],
     newest: Event,
     /// The newest event that raised an alarm.
     alarm: Event,
@@ -242,8 +243,8 @@ impl Default for Ladder {
     fn default() -> Self {
         Self {
             counts: Counts::default(),
-            recent: [0; MERGE_POINTS as usize],
-            next: 0,
+            seen: u32::from(MERGE_POINTS) + 1,
+            counted_at: [0; RUNGS],
             newest: Event::NONE,
             alarm: Event::NONE,
             alarm_is_newest: false,
@@ -268,8 +269,8 @@ impl Ladder {
     /// Counts one more point, for the series and for all.
     pub(super) fn learn(&mut self, watch: Watch, all: &mut Counts, level: f64) {
         let depth = watch.depth(level);
-        let before = self.recent.iter().copied().max().unwrap_or(0);
-        if before == 0 && depth > 0 {
+        let is_new = |counted_at: u32| self.seen.wrapping_sub(counted_at) > u32::from(MERGE_POINTS);
+        if depth > 0 && is_new(self.counted_at[0]) {
             // What goes on is not yet counted among the deepest: it shall not be held against itself.
             if self.newest.rungs > 0 {
                 self.counts.keep(self.newest.level);
@@ -287,12 +288,14 @@ impl Ladder {
         if self.alarm_is_newest {
             self.alarm = self.newest;
         }
-        for j in before..depth {
-            self.counts.events[usize::from(j)] += 1.0;
-            all.events[usize::from(j)] += 1.0;
+        for j in 0..usize::from(depth) {
+            if is_new(self.counted_at[j]) {
+                self.counted_at[j] = self.seen;
+                self.counts.events[j] += 1.0;
+                all.events[j] += 1.0;
+            }
         }
-        self.recent[usize::from(self.next)] = depth;
-        self.next = (self.next + 1) % MERGE_POINTS;
+        self.seen = self.seen.wrapping_add(1);
         self.counts.points += 1.0;
         all.points += 1.0;
         self.counts.halve_above(HALVED_AFTER);
