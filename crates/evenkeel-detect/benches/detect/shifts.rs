@@ -77,10 +77,19 @@ fn places(series: &Labelled) -> Vec<usize> {
     spread.filter(clear).collect()
 }
 
-/// What is caught of each shift, in all series and in those of latency and errors.
-fn measure(series: &[Labelled], name: &str, rest: u32) -> [[Tally; 2]; SHIFTS.len()] {
+/// Whether the mean of the shifted points is beyond every mean of as many before: what a fixed limit that knew all of
+/// the past could tell. A detector may do better where the series has a course, and not by much where it is noise.
+fn stands_out(series: &Labelled, from: usize, factor: f64) -> bool {
+    let mean = |w: &[f64]| w.iter().sum::<f64>() / w.len() as f64;
+    let means = series.values[..from].windows(WITHIN).map(mean);
+    let highest = means.filter(|m| m.is_finite()).fold(f64::MIN, f64::max);
+    mean(&series.values[from..from + WITHIN]) * factor > highest
+}
+
+/// What is caught of each shift, in all series and in those of latency and errors, and what stands out at all.
+fn measure(series: &[Labelled], name: &str, rest: u32) -> [[Tally; 3]; SHIFTS.len()] {
     let share = BudgetConfig::default().notify_alarms_per_month / series.len() as f64;
-    let mut tallies = [[Tally::default(); 2]; SHIFTS.len()];
+    let mut tallies = [[Tally::default(); 3]; SHIFTS.len()];
     for s in series {
         let mut watching = Watching {
             detector: Detector::new(name, rest),
@@ -94,9 +103,10 @@ fn measure(series: &[Labelled], name: &str, rest: u32) -> [[Tally; 2]; SHIFTS.le
         for (i, (at_ms, value)) in s.times_ms.iter().zip(&s.values).enumerate() {
             let zero = s.values[i..].iter().take(WITHIN).all(|v| *v == 0.0);
             if places.contains(&i) && !zero && !watching.is_alarmed(s, i, 1.0) {
-                for ((shift, _), [all, kind]) in SHIFTS.iter().zip(&mut tallies) {
+                for ((shift, _), [all, kind, limit]) in SHIFTS.iter().zip(&mut tallies) {
                     let caught = watching.is_alarmed(s, i, 1.0 + shift);
                     all.add(caught);
+                    limit.add(stands_out(s, i, 1.0 + shift));
                     if of_kind {
                         kind.add(caught);
                     }
@@ -123,7 +133,7 @@ pub(crate) fn shifts(data: Option<&Path>, table: &mut Table) -> Result<(), Strin
     ] {
         for name in NAMES {
             let tallies = measure(&series, name, rest);
-            for ((shift, reach), [all, kind]) in SHIFTS.iter().zip(tallies) {
+            for ((shift, reach), [all, kind, limit]) in SHIFTS.iter().zip(tallies) {
                 let percent = 100.0 * shift;
                 table.row(
                     &format!(
@@ -133,6 +143,8 @@ pub(crate) fn shifts(data: Option<&Path>, table: &mut Table) -> Result<(), Strin
                     reach,
                 );
                 table.row("- of latency and errors", kind.percent(), "");
+                let what = "- beyond every mean of five before, which a fixed limit could tell";
+                table.row(what, limit.percent(), "");
             }
         }
     }
