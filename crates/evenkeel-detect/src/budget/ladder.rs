@@ -28,7 +28,7 @@ const SLOPE_MAX: f64 = 1.25;
 /// Points without one beyond a level, after which the next is another event.
 pub(super) const MERGE_POINTS: u8 = 12;
 /// Events that an estimate from the rung above counts as.
-const PSEUDO_EVENTS: f64 = 20.0;
+const PSEUDO_EVENTS: f64 = 8.0;
 /// Points that the nominal rate at the highest rung counts as.
 const PSEUDO_POINTS: f64 = 2_000.0;
 /// What of the events of one rung counts at the next, with its pseudo-events.
