@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 mod ladder;
 
-use ladder::{Counts, Ladder, MERGE_POINTS, Watch};
+use ladder::{Counts, LASTING_OF, Ladder, MERGE_POINTS, Watch};
 
 /// One month, in milliseconds: 30 days.
 pub const MONTH_MS: f64 = 30.0 * 86_400_000.0;
@@ -111,7 +111,7 @@ struct Share {
     /// Usual gap in milliseconds; 0 while there was one point only.
     gap_ms: f64,
     /// Newest tail probabilities, as a ring.
-    tails: [f32; Watch::LASTING.of],
+    tails: [f32; LASTING_OF as usize],
     next: u8,
     point: Ladder,
     lasting: Ladder,
@@ -128,7 +128,7 @@ impl Share {
         Self {
             last_ms: at_ms,
             gap_ms: 0.0,
-            tails: [1.0; Watch::LASTING.of],
+            tails: [1.0; LASTING_OF as usize],
             next: 0,
             point: Ladder::default(),
             lasting: Ladder::default(),
@@ -166,7 +166,7 @@ impl Share {
         )]
         let newest = tail as f32;
         self.tails[usize::from(self.next)] = newest;
-        self.next = (self.next + 1) % self.tails.len() as u8;
+        self.next = (self.next + 1) % LASTING_OF;
         let mut sorted = self.tails;
         sorted.sort_by(f32::total_cmp);
         f64::from(sorted[Watch::LASTING.needs - 1].max(newest))
@@ -334,6 +334,7 @@ fn event(raised: bool, since: &mut u8) -> Alarm {
 
 #[cfg(test)]
 mod tests {
+    use super::Alarm::{Begins, GoesOn, Quiet};
     use super::*;
 
     const MINUTE_MS: i64 = 60_000;
@@ -480,7 +481,6 @@ mod tests {
     fn one_extreme_point_notifies_and_only_what_lasts_heals() {
         let (budget, calls) = after_a_month(&[1e-9, 1.0, 1.0, 1e-9, 1e-9, 1e-9]);
         let notify: Vec<Alarm> = calls.iter().map(|c| c.notify).collect();
-        use Alarm::{Begins, GoesOn, Quiet};
         assert_eq!(notify, [Begins, Quiet, Quiet, GoesOn, GoesOn, GoesOn]);
         let heal: Vec<Alarm> = calls.iter().map(|c| c.heal).collect();
         assert_eq!(heal, [Quiet, Quiet, Quiet, Quiet, Begins, GoesOn]);

@@ -248,46 +248,43 @@ fn scaled(failures: u64, events: u64) -> (f64, f64) {
     ((k / n * most).floor(), most)
 }
 
-/// P(K >= k) of `n` events with mean share `p`, two of which correlate by `correlation`: beta-binomial, exactly, by
+/// P(K >= k) of `n` events with mean `share`, two of which correlate by `correlation`: beta-binomial, exactly, by
 /// summing the shorter side.
-fn share_tail(k: f64, n: f64, p: f64, correlation: f64) -> f64 {
+fn share_tail(k: f64, n: f64, share: f64, correlation: f64) -> f64 {
     if k <= 0.0 {
         return 1.0;
     }
     if correlation < NO_VARIATION {
-        return beta_i(p, k, n - k + 1.0);
+        return beta_i(share, k, n - k + 1.0);
     }
     let size = 1.0 / correlation.min(CORRELATION_MAX) - 1.0;
-    let (a, b) = (p * size, (1.0 - p) * size);
+    let (a, b) = (share * size, (1.0 - share) * size);
     let ln_norm = ln_gamma(n + 1.0) - ln_beta(a, b);
     let term = |j: f64| {
         let ln_choose = ln_norm - ln_gamma(j + 1.0) - ln_gamma(n - j + 1.0);
         (ln_choose + ln_beta(j + a, n - j + b)).exp()
     };
     // At most n steps, and n is bounded.
-    if k > n * p {
-        let (mut j, mut t) = (k, term(k));
-        let mut sum = t;
-        while j < n {
-            t *= (n - j) / (j + 1.0) * (j + a) / (n - j - 1.0 + b);
-            j += 1.0;
-            sum += t;
-            if t < sum * ENOUGH {
-                break;
-            }
+    let upwards = k > n * share;
+    let mut at = if upwards { k } else { k - 1.0 };
+    let mut part = term(at);
+    let mut sum = part;
+    while if upwards { at < n } else { at > 0.0 } {
+        if upwards {
+            part *= (n - at) / (at + 1.0) * (at + a) / (n - at - 1.0 + b);
+            at += 1.0;
+        } else {
+            part *= at / (n - at + 1.0) * (n - at + b) / (at - 1.0 + a);
+            at -= 1.0;
         }
+        sum += part;
+        if part < sum * ENOUGH {
+            break;
+        }
+    }
+    if upwards {
         sum.min(1.0)
     } else {
-        let (mut j, mut t) = (k - 1.0, term(k - 1.0));
-        let mut sum = t;
-        while j > 0.0 {
-            t *= j / (n - j + 1.0) * (n - j + b) / (j - 1.0 + a);
-            j -= 1.0;
-            sum += t;
-            if t < sum * ENOUGH {
-                break;
-            }
-        }
         (1.0 - sum).clamp(0.0, 1.0)
     }
 }

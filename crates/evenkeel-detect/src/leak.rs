@@ -312,9 +312,9 @@ impl Leak {
             let worth = RISE_MIN_MB
                 .max(OF_LEVEL * trend.level_mb)
                 .max(of_swing * blocks.swing(mb_per_hour));
-            let last = gains.last().copied().unwrap_or(0.0);
+            let newest = gains.last().copied().unwrap_or(0.0);
             let goes_on = least >= EVENLY * gained
-                && last >= STILL_RISING * gained
+                && newest >= STILL_RISING * gained
                 && trend.step_mb <= ONE_STEP * gained;
             (gained >= worth && goes_on && trend.tail <= TAIL_MAX).then_some(Trend {
                 mb_per_hour,
@@ -409,6 +409,7 @@ mod tests {
             (400.0, 0),
         ] {
             let mb = |i: i64| healthy(i) + rate * (i - begins).max(0) as f64 / 60.0;
+            #[expect(clippy::cast_possible_truncation, reason = "some thousand minutes")]
             let half = ((2048.0 - 380.0) / rate * 30.0) as i64;
             let at = found(begins + half, Some(2048.0), mb);
             assert!(

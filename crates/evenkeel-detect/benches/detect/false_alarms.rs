@@ -65,7 +65,7 @@ fn agent(detector: &str, seed: u64) -> Counted {
 }
 
 /// Runs so many series-months, rounded up to whole agents.
-pub(crate) fn false_alarms(series_months: u64, table: &mut Table) -> Result<(), String> {
+pub(crate) fn false_alarms(series_months: u64, table: &mut Table) {
     let agents = series_months
         .div_ceil(MONTHS * Kind::ALL.len() as u64)
         .max(1);
@@ -76,7 +76,6 @@ pub(crate) fn false_alarms(series_months: u64, table: &mut Table) -> Result<(), 
         }
         report(name, &sum, table);
     }
-    Ok(())
 }
 
 fn report(name: &str, sum: &Counted, table: &mut Table) {

@@ -101,7 +101,7 @@ fn healthy_month(seed: u64) -> u32 {
     found
 }
 
-pub(crate) fn leaks(series_months: u64, table: &mut Table) -> Result<(), String> {
+pub(crate) fn leaks(series_months: u64, table: &mut Table) {
     let outcomes = crate::parallel(
         (series_months * LEAKS_PER_SERIES_MONTH).min(LEAKS_MAX),
         inject,
@@ -149,5 +149,4 @@ pub(crate) fn leaks(series_months: u64, table: &mut Table) -> Result<(), String>
         ),
         "1",
     );
-    Ok(())
 }

@@ -81,10 +81,17 @@ fn main() -> Result<(), String> {
         let measured = match name {
             "nab" => labelled::nab(data, &mut table),
             "cloud" => labelled::cloud(data, &mut table),
-            "false-alarms" => false_alarms::false_alarms(arguments.series_months, &mut table),
-            "leaks" => leaks::leaks(arguments.series_months, &mut table),
             "shifts" => shifts::shifts(data, &mut table),
-            _ => speed::speed(&mut table),
+            made => {
+                match made {
+                    "false-alarms" => {
+                        false_alarms::false_alarms(arguments.series_months, &mut table);
+                    }
+                    "leaks" => leaks::leaks(arguments.series_months, &mut table),
+                    _ => speed::speed(&mut table),
+                }
+                Ok(())
+            }
         };
         if let Err(error) = measured {
             table.note(format!("{name} could not be measured: {error}"));

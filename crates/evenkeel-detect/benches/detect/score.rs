@@ -164,7 +164,7 @@ fn events_at(all: &[Scored], threshold: f64) -> Found {
     }
     Found {
         threshold,
-        recall: hits as f64 / total.max(1) as f64,
+        recall: hits as f64 / f64::from(total.max(1_u32)),
         rate: 30.0 * f64::from(alarms) / days,
         hits,
     }
@@ -179,7 +179,7 @@ fn candidates(all: &[Scored]) -> Vec<f64> {
         .collect();
     scores.sort_by(f64::total_cmp);
     let (low, high) = (1e-6_f64.log10(), 0.3_f64.log10());
-    let mut found: Vec<f64> = (0..300)
+    let mut found: Vec<f64> = (0..300_u32)
         .map(|i| match i {
             0 => 1e-6,
             299 => 0.3,

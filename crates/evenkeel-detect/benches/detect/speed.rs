@@ -12,7 +12,7 @@ const TIMES: usize = 5;
 const MINUTE_MS: i64 = 60_000;
 
 /// Points a second on one core, over every kind of noise in turn: the median of some runs.
-pub(crate) fn speed(table: &mut Table) -> Result<(), String> {
+pub(crate) fn speed(table: &mut Table) {
     for name in NAMES {
         let mut rates: Vec<f64> = (0..TIMES).map(|_| rate(name)).collect();
         rates.sort_by(f64::total_cmp);
@@ -35,7 +35,6 @@ pub(crate) fn speed(table: &mut Table) -> Result<(), String> {
     }
     let bytes = size_of::<evenkeel_detect::leak::Leak>();
     table.row("state of a series in bytes, leak", bytes.to_string(), "");
-    Ok(())
 }
 
 fn rate(name: &str) -> f64 {

@@ -40,11 +40,13 @@ const HALVED_AFTER: f64 = 131_072.0;
 /// Points after which the counts of all series together are halved.
 const ALL_HALVED_AFTER: f64 = 67_108_864.0;
 
-/// What is watched: that of the newest `of` points `needs` are rare.
+/// Newest points of which some must be rare for what lasts.
+pub(super) const LASTING_OF: u8 = 5;
+
+/// What is watched: that `needs` of the newest points are rare.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Watch {
     pub(super) needs: usize,
-    pub(super) of: usize,
     /// Logarithm (base 10) of the level of the highest rung.
     top: f64,
     /// Events per point at the highest rung, roughly, for independent points.
@@ -55,14 +57,12 @@ impl Watch {
     /// One rare point.
     pub(super) const POINT: Self = Self {
         needs: 1,
-        of: 1,
         top: -1.5,
         top_rate: 0.021_5,
     };
     /// Three rare points of five: the newest, and two of the four before it.
     pub(super) const LASTING: Self = Self {
         needs: 3,
-        of: 5,
         top: -0.75,
         top_rate: 0.016,
     };
@@ -180,10 +180,11 @@ impl Counts {
     fn shape_near(&self, watch: Watch, all: &Shape) -> Shape {
         let mut slopes = all.slopes;
         let mut deviation: f64 = 1.0;
-        for j in 1..RUNGS {
-            let prior = watch.bounded(all.slopes[j] * deviation.powf(KEEPS_DEVIATING));
-            slopes[j] = watch.bounded(slope(&self.events, j, prior, PSEUDO_EVENTS));
-            deviation = slopes[j] / all.slopes[j];
+        for (j, of_rung) in slopes.iter_mut().enumerate().skip(1) {
+            let of_all = *of_rung;
+            let prior = watch.bounded(of_all * deviation.powf(KEEPS_DEVIATING));
+            *of_rung = watch.bounded(slope(&self.events, j, prior, PSEUDO_EVENTS));
+            deviation = *of_rung / of_all;
         }
         Shape {
             top: self.top(all.top),
@@ -204,9 +205,9 @@ impl Shape {
     fn rate(&self, watch: Watch, level: f64) -> f64 {
         let below = watch.top - level.log10();
         let mut log = self.top.log10();
-        for j in 1..RUNGS {
+        for (j, slope) in self.slopes.iter().enumerate().skip(1) {
             let end = if j == RUNGS - 1 { f64::MAX } else { DEPTHS[j] };
-            log -= self.slopes[j] * (below.min(end) - DEPTHS[j - 1]).max(0.0);
+            log -= slope * (below.min(end) - DEPTHS[j - 1]).max(0.0);
         }
         10_f64.powf(log)
     }

@@ -43,7 +43,7 @@ pub(super) fn ln_beta(a: f64, b: f64) -> f64 {
     ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
 }
 
-/// Regularised lower incomplete gamma function, P(a, x): the probability that a Poisson variable with mean `x` is at
+/// Regularised lower incomplete gamma function, `P(a, x)`: the probability that a Poisson variable with mean `x` is at
 /// least `a`. By series below `a + 1` and by Legendre's continued fraction above (Abramowitz & Stegun 6.5.29, 6.5.31).
 pub(super) fn gamma_p(a: f64, x: f64) -> f64 {
     if x <= 0.0 {
@@ -62,25 +62,25 @@ pub(super) fn gamma_p(a: f64, x: f64) -> f64 {
         }
         (front * sum).min(1.0)
     } else {
-        let mut b = x + 1.0 - a;
-        let (mut c, mut d) = (1.0 / TINY, 1.0 / b);
-        let mut h = d;
-        for i in 1..STEPS_MAX {
-            let i = f64::from(i);
-            let an = -i * (i - a);
-            b += 2.0;
-            d = 1.0 / not_zero(an * d + b);
-            c = not_zero(b + an / c);
-            h *= d * c;
-            if (d * c - 1.0).abs() < ENOUGH {
+        let mut divisor = x + 1.0 - a;
+        let (mut above, mut below) = (1.0 / TINY, 1.0 / divisor);
+        let mut fraction = below;
+        for step in 1..STEPS_MAX {
+            let step = f64::from(step);
+            let factor = -step * (step - a);
+            divisor += 2.0;
+            below = 1.0 / not_zero(factor * below + divisor);
+            above = not_zero(divisor + factor / above);
+            fraction *= below * above;
+            if (below * above - 1.0).abs() < ENOUGH {
                 break;
             }
         }
-        (1.0 - front * h).clamp(0.0, 1.0)
+        (1.0 - front * fraction).clamp(0.0, 1.0)
     }
 }
 
-/// Regularised incomplete beta function, I_x(a, b): the probability that of `n` independent events with probability
+/// Regularised incomplete beta function, `I_x(a, b)`: the probability that of `n` independent events with probability
 /// `x` at least `a` happen, with `b = n - a + 1`. By its continued fraction (Abramowitz & Stegun 26.5.8), evaluated
 /// as Lentz (1976) does.
 pub(super) fn beta_i(x: f64, a: f64, b: f64) -> f64 {
@@ -99,24 +99,23 @@ pub(super) fn beta_i(x: f64, a: f64, b: f64) -> f64 {
 }
 
 fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
-    let mut c = 1.0;
-    let mut d = 1.0 / not_zero(1.0 - (a + b) * x / (a + 1.0));
-    let mut h = d;
-    for m in 1..STEPS_MAX {
-        let m = f64::from(m);
+    let mut above = 1.0;
+    let mut below = 1.0 / not_zero(1.0 - (a + b) * x / (a + 1.0));
+    let mut fraction = below;
+    for step in 1..STEPS_MAX {
+        let m = f64::from(step);
         let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
-        d = 1.0 / not_zero(1.0 + even * d);
-        c = not_zero(1.0 + even / c);
-        h *= d * c;
         let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
-        d = 1.0 / not_zero(1.0 + odd * d);
-        c = not_zero(1.0 + odd / c);
-        h *= d * c;
-        if (d * c - 1.0).abs() < ENOUGH {
+        for factor in [even, odd] {
+            below = 1.0 / not_zero(1.0 + factor * below);
+            above = not_zero(1.0 + factor / above);
+            fraction *= below * above;
+        }
+        if (below * above - 1.0).abs() < ENOUGH {
             break;
         }
     }
-    h
+    fraction
 }
 
 fn not_zero(value: f64) -> f64 {

@@ -1,6 +1,6 @@
 //! The watchdog from outside: samples in, verdicts out.
 
 mod garbage;
-mod score;
+mod scorer;
 mod support;
 mod watchdog;

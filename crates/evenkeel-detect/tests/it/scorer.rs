@@ -2,7 +2,6 @@
 //! six series with a score each six hours, some with equal scores, some windows within the probation.
 
 #[path = "../../benches/detect/score.rs"]
-#[expect(dead_code, reason = "the benchmark prints more than is compared here")]
 mod score;
 
 use score::{BUDGETS, Found, Scored, delay, frozen, label_windows, nab, recall_at};
@@ -32,7 +31,10 @@ fn case(windows: fn(&[bool]) -> Vec<(usize, usize)>) -> Vec<Scored> {
         .map(|rows| {
             let times: Vec<i64> = (0..).zip(rows).map(|(i, _)| i * SIX_HOURS_MS).collect();
             let labels: Vec<bool> = rows.iter().map(|r| r[1] == "1").collect();
-            let scores: Vec<f64> = rows.iter().map(|r| r[2].parse().unwrap()).collect();
+            let scores: Vec<f64> = rows
+                .iter()
+                .map(|r| r[2].parse().expect("a number"))
+                .collect();
             Scored::new(&times, &scores, &windows(&labels))
         })
         .collect()
@@ -44,7 +46,7 @@ fn recalls(all: &[Scored]) -> String {
             format!(
                 "{:.3} (delay {:.2})",
                 f.recall,
-                delay(all, f.threshold).unwrap()
+                delay(all, f.threshold).expect("a hit")
             )
         })
     });
