@@ -241,7 +241,7 @@ impl AlarmBudget {
         let told = point <= FOR_POINTS * notify || lasting <= (1.0 - FOR_POINTS) * notify;
         let notify = event(told, &mut share.since_notify);
         let heal = event(lasting <= heal, &mut share.since_heal);
-        if learn && notify.is_raised() {
+        if learn && (notify.is_raised() || heal.is_raised()) {
             share.point.alarmed();
             share.lasting.alarmed();
         }
