@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::stats::median;
+use crate::stats::{median, upper_tail};
 
 /// Chance of calling a metric worse that is not, for one comparison.
 const ALPHA: f64 = 0.01;
@@ -144,21 +144,6 @@ fn standardised(u: f64, before: &[f64], after: &[f64]) -> f64 {
         return 0.0;
     }
     (u - m * n / 2.0 - 0.5) / variance.sqrt()
-}
-
-/// Probability that a standard normal variable exceeds `z`: formula 26.2.17 of Abramowitz and Stegun, error below
-/// 7.5e-8.
-fn upper_tail(z: f64) -> f64 {
-    if z < 0.0 {
-        return 1.0 - upper_tail(-z);
-    }
-    let t = 1.0 / (1.0 + 0.231_641_9 * z);
-    let poly = t
-        * (0.319_381_530
-            + t * (-0.356_563_782
-                + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
-    let density = (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
-    density * poly
 }
 
 /// Probability of at least `k1` of the failures on the second side, all margins given: the upper tail of the

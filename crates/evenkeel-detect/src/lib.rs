@@ -4,8 +4,9 @@
 //! the daemon says what time it is at each check, and the same code runs live, in the simulator and in replay.
 //!
 //! In reading order: what is measured ([`sample`]), with which limits ([`thresholds`]) and habits ([`config`]);
-//! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]);
-//! what a log says again and again ([`template`]); what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
+//! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]); what they may
+//! stand on ([`counts`], [`leak`]) and how many alarms are granted ([`budget`]);
+//! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
 //! ([`watchdog`]), with one anomaly for as long as it lasts ([`verdict`]).
 //!
 //! **Invariant:** what is missing, late, twice there, out of order, not a number or from a clock that jumped is
@@ -14,12 +15,15 @@
 //! **Invariant:** all state is bounded; each bound is a constant in [`limits`].
 
 pub mod baseline;
+pub mod budget;
 pub mod compare;
 pub mod config;
+pub mod counts;
 pub mod drift;
 pub mod error_rate;
 pub mod failure_rate;
 pub mod latency;
+pub mod leak;
 pub mod limits;
 pub mod liveness;
 pub mod memory;

@@ -48,6 +48,21 @@ pub(crate) fn theil_sen(points: &[(f64, f64)]) -> Option<f64> {
     median(slopes)
 }
 
+/// Probability that a standard normal variable exceeds `z`: formula 26.2.17 of Abramowitz and Stegun, error below
+/// 7.5e-8.
+pub(crate) fn upper_tail(z: f64) -> f64 {
+    if z < 0.0 {
+        return 1.0 - upper_tail(-z);
+    }
+    let t = 1.0 / (1.0 + 0.231_641_9 * z);
+    let poly = t
+        * (0.319_381_530
+            + t * (-0.356_563_782
+                + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
+    let density = (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    density * poly
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! The watchdog from outside: samples in, verdicts out.
 
 mod garbage;
+mod scorer;
 mod support;
 mod watchdog;

@@ -1,0 +1,102 @@
+//! Whether the alarm budget is kept where nothing is wrong: realised over nominal alarms, by kind of noise.
+//!
+//! An agent watches one series of each kind for three months, a point a minute, and has the default budget. Every
+//! point counts from the first one on: a young series is no excuse.
+
+use evenkeel_detect::budget::{Alarm, AlarmBudget, BudgetConfig, Spent};
+
+use crate::detector::{Detector, NAMES};
+use crate::noise::{Kind, MONTH, Noise};
+use crate::table::Table;
+
+const MONTHS: u64 = 3;
+const MINUTE_MS: i64 = 60_000;
+const START_MS: i64 = 1_700_000_000_000;
+
+/// Granted and raised, by kind: to notify, to heal.
+#[derive(Clone, Debug, Default)]
+struct Counted {
+    series_months: u64,
+    notify: [(f64, f64); Kind::ALL.len()],
+    heal: [(f64, f64); Kind::ALL.len()],
+}
+
+impl Counted {
+    fn add(&mut self, other: &Self) {
+        self.series_months += other.series_months;
+        for (sums, more) in [
+            (&mut self.notify, &other.notify),
+            (&mut self.heal, &other.heal),
+        ] {
+            for (sum, more) in sums.iter_mut().zip(more) {
+                sum.0 += more.0;
+                sum.1 += more.1;
+            }
+        }
+    }
+}
+
+fn agent(detector: &str, seed: u64) -> Counted {
+    let mut budget = AlarmBudget::new(BudgetConfig::default());
+    let mut series: Vec<(String, Noise, Detector)> = (0..)
+        .zip(Kind::ALL)
+        .map(|(i, kind)| {
+            let noise = Noise::new(kind, seed * 1_000 + i);
+            (format!("{kind:?}"), noise, Detector::new(detector, 60))
+        })
+        .collect();
+    let mut counted = Counted::default();
+    let mut at_ms = START_MS;
+    for _ in 0..MONTHS * MONTH {
+        at_ms += MINUTE_MS;
+        for (kind, (name, noise, detector)) in series.iter_mut().enumerate() {
+            let (_, tail) = detector.push(at_ms, noise.next());
+            let Spent { notify, heal } = budget.spent();
+            let call = budget.judge(name, at_ms, tail, true);
+            let now = budget.spent();
+            counted.notify[kind].0 += now.notify.nominal - notify.nominal;
+            counted.heal[kind].0 += now.heal.nominal - heal.nominal;
+            counted.notify[kind].1 += f64::from(u8::from(call.notify == Alarm::Begins));
+            counted.heal[kind].1 += f64::from(u8::from(call.heal == Alarm::Begins));
+        }
+    }
+    counted.series_months = MONTHS * Kind::ALL.len() as u64;
+    counted
+}
+
+/// Runs so many series-months, rounded up to whole agents.
+pub(crate) fn false_alarms(series_months: u64, table: &mut Table) {
+    let agents = series_months
+        .div_ceil(MONTHS * Kind::ALL.len() as u64)
+        .max(1);
+    for name in NAMES {
+        let mut sum = Counted::default();
+        for counted in crate::parallel(agents, |seed| agent(name, seed)) {
+            sum.add(&counted);
+        }
+        report(name, &sum, table);
+    }
+}
+
+fn report(name: &str, sum: &Counted, table: &mut Table) {
+    let months = sum.series_months;
+    for (purpose, counts) in [("notify", &sum.notify), ("heal", &sum.heal)] {
+        let all = counts
+            .iter()
+            .fold((0.0, 0.0), |a, c| (a.0 + c.0, a.1 + c.1));
+        table.row(
+            &format!(
+                "alarms that {purpose}, realised over nominal, {months} clean series-months, {name}"
+            ),
+            ratio(all),
+            "0.5 to 1.5",
+        );
+        for (kind, counts) in Kind::ALL.iter().zip(counts) {
+            table.row(&format!("- {}", kind.in_words()), ratio(*counts), "");
+        }
+    }
+}
+
+fn ratio((nominal, realised): (f64, f64)) -> String {
+    format!("{:.2} ({realised:.0} of {nominal:.1})", realised / nominal)
+}
