@@ -5,7 +5,7 @@
 //!
 //! In reading order: what is measured ([`sample`]), with which limits ([`thresholds`]) and habits ([`config`]);
 //! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]);
-//! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
+//! how rare a score is on its series ([`tail`]); what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
 //! ([`watchdog`]), with one anomaly for as long as it lasts ([`verdict`]).
 //!
 //! **Invariant:** what is missing, late, twice there, out of order, not a number or from a clock that jumped is
@@ -26,6 +26,7 @@ pub mod memory;
 pub mod sample;
 mod slot;
 mod stats;
+pub mod tail;
 pub mod telemetry;
 pub mod thresholds;
 pub mod verdict;
