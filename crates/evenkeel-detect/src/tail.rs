@@ -6,12 +6,12 @@
 //! `n * p` events have a tail probability of `p` or less.
 //!
 //! It keeps the greatest peaks of the series. How often the lowest of them is passed is a matter of counting; how far
-//! beyond it a score may lie is extrapolated by the family of shapes in [`shape`], all of them at once, each weighed
-//! by how well it explains the peaks; that the peaks are few makes the answer cautious by itself. Below the lowest
-//! peak the tail follows a few running quantiles ([`bulk`]), which is plenty for what is not rare.
+//! beyond it a score may lie is extrapolated by a family of shapes (`shape`), all of them at once, each weighed by how
+//! well it explains the peaks; that the peaks are few makes the answer cautious by itself. Below the lowest peak the
+//! tail follows a few running quantiles (`bulk`), which is plenty for what is not rare.
 //!
-//! One event counts as one peak, however far out, so a great anomaly does not blind it for ever. After some months
-//! old peaks make room for new ones.
+//! One event counts as one peak, however far out, so a great anomaly does not blind it for ever. Peaks are thinned
+//! while a series is young, each time it has doubled its age, since its detector was young too; and every few months.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,15 +24,19 @@ use shape::Shape;
 /// Greatest peaks that are kept.
 const PEAKS: usize = 32;
 /// First scores of a series, which are not learned: its detector knows nothing yet, and they are wild.
-const SKIPPED: u32 = 100;
+const SKIPPED: u32 = 50;
 /// Scores before anything is said.
-const LEARNED_AFTER: u32 = 600;
-/// Scores after which the peaks are thinned to half: half a year of minutes.
+const LEARNED_AFTER: u32 = 150;
+/// Scores after which the peaks are thinned to half: for the first time,
+const THINNED_FIRST: u32 = 1_024;
+/// and, doubled from each time to the next, at most: half a year of minutes.
 const THINNED_AFTER: u32 = 262_144;
 /// Scores that are counted at most, where peaks are too few to be thinned: 16 years of minutes.
 const COUNTED_MAX: u32 = 8_388_608;
 /// Points without one beyond a level, after which the next is another event.
 const MERGE_POINTS: usize = 12;
+/// The same, where a place in the ring is counted.
+const MERGE_SLOTS: u8 = 12;
 /// What has come before is not rarer than this share of how often it came, whatever shape fits the other peaks.
 const RANK_COUNTS: f64 = 0.5;
 /// Scores above this count as this.
@@ -49,10 +53,16 @@ const SCORE_MIN: f64 = 1e-30;
 pub struct Tail {
     /// Scores seen, but for thinning.
     seen: u32,
+    /// Scores after which the peaks are thinned next.
+    thinned_after: u32,
     held: u8,
     newest: u8,
     /// The greatest peak is the one that goes at the next thinning.
     first_goes: bool,
+    /// Whether all events are among the peaks, or only those beyond the threshold.
+    thinned: bool,
+    /// Beyond this the peaks are complete: the lowest of them, or the lowest there was before the last thinning.
+    threshold: f32,
     /// The greatest peaks, falling; `held` of them.
     peaks: [f32; PEAKS],
     /// The newest scores, as a ring.
@@ -72,9 +82,12 @@ impl Tail {
     pub fn new() -> Self {
         Self {
             seen: 0,
+            thinned_after: THINNED_FIRST,
             held: 0,
             newest: 0,
             first_goes: false,
+            thinned: false,
+            threshold: 0.0,
             peaks: [0.0; PEAKS],
             recent: [0.0; MERGE_POINTS],
             shape: Shape::default(),
@@ -82,7 +95,7 @@ impl Tail {
         }
     }
 
-    /// Whether enough is known to say anything: 600 points.
+    /// Whether enough is known to say anything: 150 points.
     pub fn learned(&self) -> bool {
         self.seen >= LEARNED_AFTER
     }
@@ -106,17 +119,17 @@ impl Tail {
         let score = score.min(SCORE_MAX);
         let counted = f64::from(self.counted()) + 1.0;
         let peaks = self.held();
-        let Some(lowest) = peaks.last().map(|p| f64::from(*p)) else {
+        if peaks.is_empty() {
             return 1.0 / counted;
-        };
+        }
+        let lowest = f64::from(self.threshold);
         let rate = (peaks.len() as f64 / counted).min(1.0);
         if score > lowest {
-            // Of one peak alone nothing is known but its rank.
-            let fitted = rate * self.shape.beyond(score / lowest, peaks.len());
+            let fitted = rate * self.shape.beyond(score / lowest);
             let greater = peaks.partition_point(|p| f64::from(*p) >= score);
             return fitted.max(RANK_COUNTS * greater as f64 / counted);
         }
-        if peaks.len() < PEAKS {
+        if peaks.len() < PEAKS && !self.thinned {
             return ((peaks.len() as f64 + 1.0) / counted).min(1.0);
         }
         self.bulk.tail(score, (lowest, rate))
@@ -145,8 +158,8 @@ impl Tail {
         self.bulk.learn(score, self.counted());
         self.learn_peak(score);
         self.recent[usize::from(self.newest) % MERGE_POINTS] = score;
-        self.newest = (self.newest + 1) % MERGE_POINTS as u8;
-        if self.counted() >= THINNED_AFTER && self.held().len() == PEAKS {
+        self.newest = (self.newest + 1) % MERGE_SLOTS;
+        if self.counted() >= self.thinned_after && self.held().len() == PEAKS {
             self.thin();
         }
     }
@@ -155,14 +168,17 @@ impl Tail {
     fn learn_peak(&mut self, score: f32) {
         let held = self.held().len();
         let full = held == PEAKS;
-        if score <= 0.0 || (full && score <= self.peaks[PEAKS - 1]) {
+        if score <= 0.0 || ((full || self.thinned) && score <= self.threshold) {
             return;
         }
         let before = self.recent.iter().copied().fold(0.0, f32::max);
         if score <= before {
             return;
         }
-        let grown = self.held().iter().position(|p| *p == before);
+        let grown = self
+            .held()
+            .iter()
+            .position(|p| p.to_bits() == before.to_bits());
         let mut place = match grown {
             Some(place) => place,
             None if full => PEAKS - 1,
@@ -176,7 +192,7 @@ impl Tail {
             place -= 1;
         }
         self.peaks[place] = score;
-        self.shape = Shape::of(self.held());
+        self.fit();
     }
 
     /// Every other peak goes, and half of the points with them: what comes now counts twice as much as what was.
@@ -186,9 +202,22 @@ impl Tail {
         for kept in 0..PEAKS / 2 {
             self.peaks[kept] = self.peaks[2 * kept + first];
         }
-        self.held = (PEAKS / 2) as u8;
+        self.held /= 2;
         self.seen = SKIPPED + self.counted() / 2;
-        self.shape = Shape::of(self.held());
+        self.thinned_after = (2 * self.thinned_after).min(THINNED_AFTER);
+        self.thinned = true;
+        self.fit();
+    }
+
+    /// The threshold follows the lowest peak, but while there is room that a thinning made.
+    fn fit(&mut self) {
+        let held = usize::from(self.held).min(PEAKS);
+        let room = self.thinned && held < PEAKS;
+        if !room {
+            self.threshold = self.peaks[held - 1];
+        }
+        let beyond = if room { held } else { held - 1 };
+        self.shape = Shape::of(&self.peaks[..beyond], self.threshold, self.counted());
     }
 }
 
@@ -314,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_series_that_was_always_still_is_judged_by_rank() {
-        let mut tail = after(100_100, |_| 0.0);
+        let mut tail = after(100_050, |_| 0.0);
         assert!((tail.judge(1e-3) * 100_001.0 - 1.0).abs() < 1e-9);
         assert!((tail.judge(0.0) - 1.0).abs() < 1e-9);
         for _ in 0..5 {
