@@ -30,6 +30,7 @@ pub mod memory;
 pub mod sample;
 mod slot;
 mod stats;
+pub mod tail;
 pub mod telemetry;
 pub mod template;
 pub mod thresholds;
