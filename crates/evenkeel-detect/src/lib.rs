@@ -17,6 +17,7 @@ pub mod baseline;
 pub mod compare;
 pub mod config;
 pub mod drift;
+pub mod ensemble;
 pub mod error_rate;
 pub mod failure_rate;
 pub mod latency;
