@@ -16,11 +16,13 @@
 mod damping;
 mod forecast;
 mod grid;
+mod nominal;
 mod tail;
 
 use damping::Damping;
 use forecast::{Bank, Residuals};
 use grid::Grid;
+use nominal::Nominal;
 use serde::{Deserialize, Serialize};
 use tail::{Pace, Tail};
 
@@ -98,6 +100,7 @@ pub struct Ensemble {
     trend: Grid<32>,
     deviation: Grid<32>,
     damping: Damping,
+    nominal: Nominal,
 }
 
 /// What one value amounts to before damping.
@@ -127,7 +130,9 @@ impl Ensemble {
         let finding = self.look(at_ms, value);
         let interval = self.interval_ms / REFERENCE_MS;
         let score = self.damping.push(finding.rarity, finding.chance, interval);
-        self.scored(score, &finding)
+        let scored = self.scored(score, &finding);
+        self.nominal.push(score, self.interval_ms);
+        scored
     }
 
     /// Judges `value` as [`Ensemble::push`] does and learns nothing: for use while something is wrong. What stands
@@ -159,7 +164,7 @@ impl Ensemble {
         } else {
             let step_ms = at_ms.saturating_sub(self.last_ms);
             if step_ms <= 0 {
-                self.late = if step_ms < 0 { self.late + 1 } else { self.late };
+                self.late = if step_ms < 0 { self.late.saturating_add(1) } else { self.late };
                 if self.late < CLOCK_SET_BACK {
                     return None;
                 }
@@ -198,7 +203,7 @@ impl Ensemble {
                 let rarity = f64::from(tail.rarity(size, unit, pace));
                 tail.learn(size, pace);
                 let rarity = rarity - handicap;
-                if rarity > handicap.abs().min(0.0) && size > 0.0 && rarity > 0.0 {
+                if size > 0.0 && rarity > 0.0 {
                     sum += rarity;
                     if rarity > best {
                         (best, loudest) = (rarity, name);
@@ -282,17 +287,12 @@ impl Ensemble {
         let height = score.max(-3.0) + 3.0;
         Score {
             anomaly: height / (height + 6.0),
-            tail: self.nominal(score),
+            tail: self.nominal.probability(score, self.interval_ms),
             expected: finding.expected,
             low: finding.low,
             high: finding.high,
             evidence: finding.evidence,
         }
-    }
-
-    fn nominal(&self, score: f64) -> f64 {
-        let _ = score;
-        1.0
     }
 
     /// What is said of a value that does not count.

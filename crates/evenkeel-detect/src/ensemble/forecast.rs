@@ -48,7 +48,7 @@ pub(super) struct Residuals {
     pub(super) log_mean: f64,
     pub(super) log_season: f64,
     pub(super) log_season_mean: f64,
-    /// The context level before this value, and the value's distance from it.
+    /// The context level, and the value's distance from it.
     pub(super) context: f64,
     pub(super) deviation: f64,
     /// The lagged level's past and present.
@@ -68,6 +68,7 @@ pub(super) struct Bank {
     context: f64,
     lagged: f64,
     slow: f64,
+    all: f64,
     size: f64,
     last: f64,
     last_deviation: f64,
@@ -91,6 +92,7 @@ impl Bank {
         self.context = value;
         self.lagged = value;
         self.slow = value;
+        self.all = value;
         self.size = value.abs();
         self.last = value;
         self.origin = value;
@@ -126,7 +128,7 @@ impl Bank {
         if self.profile_points[hour] > 0 {
             self.origin + f64::from(self.profile[hour])
         } else {
-            self.slow
+            self.all
         }
     }
 
@@ -145,7 +147,6 @@ impl Bank {
         let (log_value, log_season) = (log(value), log(season));
         self.log_mean += by(MEAN) * (log_value - self.log_mean);
         self.log_season_mean += 0.5 * (log_value - log_season - self.log_season_mean);
-        let context = self.context;
         self.context += weight(CONTEXT) * (value - self.context);
         self.lagged += weight(LAGGED) * (value - self.lagged);
         let slot = points as usize % LAG_POINTS;
@@ -160,8 +161,8 @@ impl Bank {
             log_mean: self.log_mean - log(self.slow),
             log_season: log_value - log_season,
             log_season_mean: self.log_season_mean,
-            context,
-            deviation: value - context,
+            context: self.context,
+            deviation: value - self.context,
             before,
             now: self.lagged,
             season_shift: self.season_shift,
@@ -188,6 +189,7 @@ impl Bank {
         self.last = value;
         self.fast += by(FAST) * (value - self.fast);
         self.slow += by(SLOW) * limited(slow_off, self.slow_deviation.max(self.last_deviation));
+        self.all += by(SIZE) * limited(value - self.all, 2.0 * self.slow_deviation.max(self.last_deviation));
         self.season_shift += by(SEASON_SHIFT) * (season_off - self.season_shift);
         let size_max = if points > WARM_UP_POINTS { 10.0 * self.size } else { f64::INFINITY };
         self.size += by(SIZE) * (value.abs().min(size_max) - self.size);

@@ -152,11 +152,6 @@ where
         let outside = outside / (high - low).max(4.0 * width);
         distance.max(outside).min(1.0)
     }
-
-    /// Least and greatest value ever seen; both 0 before the first.
-    pub(super) fn range(&self) -> (f64, f64) {
-        (self.values.low, self.values.high)
-    }
 }
 
 /// The bits of one row after the axis has moved.
@@ -228,7 +223,6 @@ mod tests {
             assert!(grid.push(0.0, value).abs() < 1e-12, "{value}");
         }
         assert!(grid.push(0.0, -1500.0) > 0.2);
-        assert_eq!(grid.range(), (-3000.0, 1000.0));
     }
 
     #[test]
