@@ -164,7 +164,11 @@ impl Ensemble {
         } else {
             let step_ms = at_ms.saturating_sub(self.last_ms);
             if step_ms <= 0 {
-                self.late = if step_ms < 0 { self.late.saturating_add(1) } else { self.late };
+                self.late = if step_ms < 0 {
+                    self.late.saturating_add(1)
+                } else {
+                    self.late
+                };
                 if self.late < CLOCK_SET_BACK {
                     return None;
                 }
@@ -198,7 +202,9 @@ impl Ensemble {
         let (mut best, mut sum, mut loudest) = (0.0, 0.0, Evidence::None);
         let evidence = Self::evidence(&residuals, distances[2]);
         for (kind, &(size, unit, name)) in evidence.iter().enumerate() {
-            let (size, unit) = (size as f32, unit as f32);
+            // What is beyond the number format is as far as it goes.
+            let most = VALUE_MAX;
+            let (size, unit) = (size.clamp(-most, most) as f32, unit.min(most) as f32);
             let mut hear = |tail: &mut Tail, size: f32, handicap: f64| {
                 let rarity = f64::from(tail.rarity(size, unit, pace));
                 tail.learn(size, pace);
@@ -251,13 +257,17 @@ impl Ensemble {
     /// Each grid's distance (share of its range), what it counts (decades), and the name of the one that counts most.
     fn novelty(&mut self, value: f64, r: &Residuals) -> ([f64; GRIDS], [f64; GRIDS], Evidence) {
         let distances = [
-            self.value.push(0.0, value),
-            self.trend.push(r.before, r.now),
-            self.deviation.push(r.context, r.deviation),
-            self.season.push(0.0, r.season_shift),
+            self.value.push(0.0, value, r.unit),
+            self.trend.push(r.before, r.now, r.unit),
+            self.deviation.push(r.context, r.deviation, r.unit),
+            self.season.push(0.0, r.season_shift, r.unit),
         ];
-        const NAMES: [Evidence; GRIDS] =
-            [Evidence::Range, Evidence::Context, Evidence::Context, Evidence::Season];
+        const NAMES: [Evidence; GRIDS] = [
+            Evidence::Range,
+            Evidence::Context,
+            Evidence::Context,
+            Evidence::Season,
+        ];
         let experience = (f64::from(self.points).log10() - 1.0).max(0.0);
         let mut counts = [0.0; GRIDS];
         let mut newest = (0.0, Evidence::None);
@@ -277,7 +287,11 @@ impl Ensemble {
     /// What is expected at `at_ms`, and between which bounds all but 3 % on either side have been.
     fn band(&self, at_ms: i64) -> (f64, f64, f64) {
         let (expected, by_season) = self.bank.expected(at_ms);
-        let (kind, scale) = if by_season { (2, self.bank.season_scale()) } else { (0, 1.0) };
+        let (kind, scale) = if by_season {
+            (2, self.bank.season_scale())
+        } else {
+            (0, 1.0)
+        };
         let low = expected - scale * f64::from(self.below[kind].quantile());
         let high = expected + scale * f64::from(self.above[kind].quantile());
         (expected, low, high)
@@ -298,6 +312,13 @@ impl Ensemble {
     /// What is said of a value that does not count.
     fn quiet(&self, at_ms: i64) -> Score {
         let (expected, low, high) = self.band(at_ms);
-        Score { anomaly: 0.0, tail: 1.0, expected, low, high, evidence: Evidence::None }
+        Score {
+            anomaly: 0.0,
+            tail: 1.0,
+            expected,
+            low,
+            high,
+            evidence: Evidence::None,
+        }
     }
 }

@@ -74,7 +74,11 @@ impl Damping {
             return;
         }
         let least = (0..EVENTS).fold(0, |least, i| {
-            if self.events[i] < self.events[least] { i } else { least }
+            if self.events[i] < self.events[least] {
+                i
+            } else {
+                least
+            }
         });
         if rarity > self.events[least] {
             self.events[least] = rarity;

@@ -133,7 +133,13 @@ impl Bank {
     }
 
     /// Looks at point number `points` (from 1), `interval_ms` being the usual time between two, and learns it.
-    pub(super) fn push(&mut self, at_ms: i64, value: f64, points: u32, interval_ms: f64) -> Residuals {
+    pub(super) fn push(
+        &mut self,
+        at_ms: i64,
+        value: f64,
+        points: u32,
+        interval_ms: f64,
+    ) -> Residuals {
         let hour = hour(at_ms);
         let season = self.season(hour);
         let unit = self.unit();
@@ -189,9 +195,17 @@ impl Bank {
         self.last = value;
         self.fast += by(FAST) * (value - self.fast);
         self.slow += by(SLOW) * limited(slow_off, self.slow_deviation.max(self.last_deviation));
-        self.all += by(SIZE) * limited(value - self.all, 2.0 * self.slow_deviation.max(self.last_deviation));
+        self.all += by(SIZE)
+            * limited(
+                value - self.all,
+                2.0 * self.slow_deviation.max(self.last_deviation),
+            );
         self.season_shift += by(SEASON_SHIFT) * (season_off - self.season_shift);
-        let size_max = if points > WARM_UP_POINTS { 10.0 * self.size } else { f64::INFINITY };
+        let size_max = if points > WARM_UP_POINTS {
+            10.0 * self.size
+        } else {
+            f64::INFINITY
+        };
         self.size += by(SIZE) * (value.abs().min(size_max) - self.size);
         for (deviation, off) in [
             (&mut self.last_deviation, last_off),
@@ -204,7 +218,8 @@ impl Bank {
         let seen = self.profile_points[hour].saturating_add(1);
         self.profile_points[hour] = seen;
         let hour_points = (DAY_MS as f64 / HOURS as f64 / interval_ms.max(1.0)).max(1.0);
-        let share = (std::f64::consts::LN_2 / (PROFILE_DAYS * hour_points)).max(1.0 / f64::from(seen));
+        let share =
+            (std::f64::consts::LN_2 / (PROFILE_DAYS * hour_points)).max(1.0 / f64::from(seen));
         let level = f64::from(self.profile[hour]);
         self.profile[hour] = (share.mul_add(value - self.origin - level, level)) as f32;
     }

@@ -45,10 +45,11 @@ impl Axis {
         cell.clamp(0.0, f64::from(CELLS - 1)) as usize
     }
 
-    /// Takes `value` into the range, and tells `then` of each move that the cells have to make.
-    fn fit(&mut self, value: f64, mut then: impl FnMut(&Move)) {
+    /// Takes `value` into the range, and tells `then` of each move that the cells have to make. The first cell is
+    /// no narrower than `unit`.
+    fn fit(&mut self, value: f64, unit: f64, mut then: impl FnMut(&Move)) {
         if self.density <= 0.0 {
-            let width = (value.abs() * FIRST_WIDTH).max(WIDTH_MIN);
+            let width = (value.abs() * FIRST_WIDTH).max(unit).max(WIDTH_MIN);
             self.density = (-width.log2().floor()).exp2();
             self.low = value;
             self.high = value;
@@ -110,12 +111,12 @@ where
     [u32; ROWS]: Serialize + for<'a> Deserialize<'a>,
 {
     /// How far `value` is from anything seen in `context`, as a share of the range so far (0 to 1); afterwards it
-    /// has been seen. Both must be finite.
-    pub(super) fn push(&mut self, context: f64, value: f64) -> f64 {
+    /// has been seen. All must be finite; below `unit`, differences do not matter.
+    pub(super) fn push(&mut self, context: f64, value: f64, unit: f64) -> f64 {
         let fresh = self.values.density <= 0.0;
         let (low, high) = (self.values.low, self.values.high);
         let seen = &mut self.seen;
-        self.values.fit(value, |step| {
+        self.values.fit(value, unit, |step| {
             for row in seen.iter_mut() {
                 *row = moved(*row, step);
             }
@@ -124,7 +125,8 @@ where
             0
         } else {
             let seen = &mut self.seen;
-            self.contexts.fit(context, |step| move_rows(seen, step));
+            self.contexts
+                .fit(context, unit, |step| move_rows(seen, step));
             self.contexts.cell(context)
         };
         let column = self.values.cell(value);
@@ -168,7 +170,9 @@ fn moved(row: u32, step: &Move) -> u32 {
 
 /// Where a cell is after cells have merged in pairs.
 fn merged(cell: i32, first: i32) -> i32 {
-    (first.saturating_add(cell) >> 1).saturating_sub(first >> 1).clamp(0, CELLS - 1)
+    (first.saturating_add(cell) >> 1)
+        .saturating_sub(first >> 1)
+        .clamp(0, CELLS - 1)
 }
 
 /// The rows after the contexts' axis has moved.
@@ -196,9 +200,9 @@ mod tests {
     fn what_was_seen_is_not_new() {
         let mut grid = Grid::<32>::default();
         for i in 0..1000_u32 {
-            grid.push(f64::from(i % 10), f64::from(i % 10) * 3.0);
+            grid.push(f64::from(i % 10), f64::from(i % 10) * 3.0, 0.0);
         }
-        assert!(grid.push(4.0, 12.0).abs() < 1e-12);
+        assert!(grid.push(4.0, 12.0, 0.0).abs() < 1e-12);
     }
 
     #[test]
@@ -206,32 +210,32 @@ mod tests {
         let mut grid = Grid::<32>::default();
         for i in 0..1000_u32 {
             let level = f64::from(i % 100);
-            grid.push(level, level);
+            grid.push(level, level, 0.0);
         }
-        assert!(grid.push(5.0, 90.0) > 0.6);
+        assert!(grid.push(5.0, 90.0, 0.0) > 0.6);
         // and once it was there, it is known
-        assert!(grid.push(5.0, 90.0).abs() < 1e-12);
+        assert!(grid.push(5.0, 90.0, 0.0).abs() < 1e-12);
     }
 
     #[test]
     fn merging_cells_keeps_what_was_seen() {
         let mut grid = Grid::<1>::default();
         for value in [1.0, 1.001, 2.0, 50.0, 1000.0, -3000.0] {
-            grid.push(0.0, value);
+            grid.push(0.0, value, 0.0);
         }
         for value in [1.0, 1000.0, -3000.0] {
-            assert!(grid.push(0.0, value).abs() < 1e-12, "{value}");
+            assert!(grid.push(0.0, value, 0.0).abs() < 1e-12, "{value}");
         }
-        assert!(grid.push(0.0, -1500.0) > 0.2);
+        assert!(grid.push(0.0, -1500.0, 0.0) > 0.2);
     }
 
     #[test]
     fn rounding_on_a_constant_is_not_far() {
         let mut grid = Grid::<1>::default();
         for _ in 0..100 {
-            grid.push(0.0, 45.0);
+            grid.push(0.0, 45.0, 0.0);
         }
-        assert!(grid.push(0.0, 45.000_000_1) < 1e-6);
-        assert!(grid.push(0.0, 60.0) > 0.99);
+        assert!(grid.push(0.0, 45.000_000_1, 0.0) < 1e-6);
+        assert!(grid.push(0.0, 60.0, 0.0) > 0.99);
     }
 }

@@ -43,7 +43,9 @@ impl Nominal {
     pub(super) fn probability(&self, score: f64, interval_ms: f64) -> f64 {
         let interval_ms = interval_ms.max(1000.0);
         let own = (self.calls + PRIOR_CALLS) / (self.expected + PRIOR_CALLS);
-        let own = f64::from(own).log10().clamp(-CORRECTION_MAX, CORRECTION_MAX);
+        let own = f64::from(own)
+            .log10()
+            .clamp(-CORRECTION_MAX, CORRECTION_MAX);
         let slope = (CORRECTION_GROWTH * own).min(CORRECTION_SLOPE_MAX);
         let a_month = slope.mul_add((score - CALL).max(0.0), table(score, interval_ms) + own);
         let a_point = a_month + (interval_ms / MONTH_MS).log10();
@@ -79,11 +81,18 @@ mod tests {
     #[test]
     fn a_greater_score_is_rarer_for_any_history() {
         for calls in [0.0, 5.0, 500.0] {
-            let nominal = Nominal { calls, expected: 20.0, since_call: 0 };
+            let nominal = Nominal {
+                calls,
+                expected: 20.0,
+                since_call: 0,
+            };
             let mut last = 1.0;
             for i in -30..200 {
                 let now = nominal.probability(f64::from(i) * 0.2, 60_000.0);
-                assert!(now <= last && now > 0.0, "{calls} calls, {i}: {now} after {last}");
+                assert!(
+                    now <= last && now > 0.0,
+                    "{calls} calls, {i}: {now} after {last}"
+                );
                 last = now;
             }
         }

@@ -88,8 +88,7 @@ impl Tail {
         let bulk = rare + (evidence / quantile).ln() / usual * std::f32::consts::LOG10_E;
         let smallest = self.smallest.max(unit);
         let peaks = if self.have >= 3 && evidence > smallest {
-            pace.decades - f32::from(self.have).log10()
-                + self.index * (evidence / smallest).log10()
+            pace.decades - f32::from(self.have).log10() + self.index * (evidence / smallest).log10()
         } else {
             0.0
         };
@@ -147,7 +146,11 @@ impl Tail {
             have
         } else if evidence > self.smallest {
             (0..PEAKS).fold(0, |least, i| {
-                if self.peaks[i] < self.peaks[least] { i } else { least }
+                if self.peaks[i] < self.peaks[least] {
+                    i
+                } else {
+                    least
+                }
             })
         } else {
             return;
@@ -201,12 +204,24 @@ mod tests {
     fn the_quantile_is_where_it_says() {
         let (tail, _) = taught(pareto(20_000));
         let truth = 0.03_f64.powf(-0.25) as f32;
-        assert!((tail.quantile() / truth - 1.0).abs() < 0.15, "{}", tail.quantile());
+        assert!(
+            (tail.quantile() / truth - 1.0).abs() < 0.15,
+            "{}",
+            tail.quantile()
+        );
     }
 
     #[test]
     fn what_came_often_is_less_rare_than_what_never_came() {
-        let spiky = |n: usize| (0..n).map(|i| if i % 200 == 199 { 50.0 } else { 1.0 + (i % 7) as f32 * 0.1 });
+        let spiky = |n: usize| {
+            (0..n).map(|i| {
+                if i % 200 == 199 {
+                    50.0
+                } else {
+                    1.0 + (i % 7) as f32 * 0.1
+                }
+            })
+        };
         let calm = |n: usize| (0..n).map(|i| 1.0 + (i % 7) as f32 * 0.1);
         let (often, pace) = taught(spiky(4000));
         let (never, _) = taught(calm(4000));

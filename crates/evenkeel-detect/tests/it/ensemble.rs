@@ -193,12 +193,22 @@ fn real_faults_are_said_and_named() {
         (
             "doubled for good",
             |_, value| 2.0 * value,
-            &[Evidence::Point, Evidence::Range, Evidence::Season, Evidence::Shift],
+            &[
+                Evidence::Point,
+                Evidence::Range,
+                Evidence::Season,
+                Evidence::Shift,
+            ],
         ),
         (
             "night at noon",
             |_, value| 400.0 - value,
-            &[Evidence::Point, Evidence::Season, Evidence::Context, Evidence::Range],
+            &[
+                Evidence::Point,
+                Evidence::Season,
+                Evidence::Context,
+                Evidence::Range,
+            ],
         ),
     ];
     for (name, fault, evidence) in faults {
@@ -207,7 +217,14 @@ fn real_faults_are_said_and_named() {
             let quiet = 14 * DAY_POINTS + DAY_POINTS / 4;
             let mut best: Option<Score> = None;
             for (i, (at, value)) in (0..).zip(healthy(seed, quiet + 12)) {
-                let score = ensemble.push(at, if i < quiet { value } else { fault(i - quiet, value) });
+                let score = ensemble.push(
+                    at,
+                    if i < quiet {
+                        value
+                    } else {
+                        fault(i - quiet, value)
+                    },
+                );
                 if i >= quiet && best.is_none_or(|best| score.anomaly > best.anomaly) {
                     best = Some(score);
                 }
@@ -215,7 +232,10 @@ fn real_faults_are_said_and_named() {
             let best = best.unwrap();
             assert!(best.anomaly > CALL, "{name}, seed {seed}: {best:?}");
             assert!(best.tail * 8640.0 < 1.0, "{name}, seed {seed}: {best:?}");
-            assert!(evidence.contains(&best.evidence), "{name}, seed {seed}: {best:?}");
+            assert!(
+                evidence.contains(&best.evidence),
+                "{name}, seed {seed}: {best:?}"
+            );
         }
     }
 }
