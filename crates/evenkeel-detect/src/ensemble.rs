@@ -38,7 +38,7 @@ const AGREEMENT: f64 = 0.1;
 /// What a new context counts beside the tails, for each of the grids in [`Ensemble::novelty`]'s order.
 const GRIDS: usize = 4;
 const GRID_WEIGHT: [f64; GRIDS] = [1.0, 0.7, 0.6, 0.5];
-const GRIDS_TOGETHER: f64 = 0.7;
+const GRIDS_TOGETHER: f64 = 1.1;
 /// A distance of one twelfth of the range is where a new context begins to matter.
 const GRID_SHARPNESS: f64 = 12.0;
 /// The interval for which rarities are given, in milliseconds.
@@ -47,6 +47,12 @@ const REFERENCE_MS: f64 = 300_000.0;
 const GAP_INTERVALS: f64 = 4.0;
 /// So many values in a row from before the newest one: then it is the clock that was set back.
 const CLOCK_SET_BACK: u8 = 20;
+/// Each day the great events of the past fade by this share: half in a year.
+const FADE_A_DAY: f32 = 0.002;
+const DAY_MS: i64 = 86_400_000;
+/// What the grids have seen is kept for one to two generations, each at least so long and of so many points.
+const GENERATION_MS: i64 = 60 * DAY_MS;
+const GENERATION_POINTS: u32 = 8192;
 /// Values beyond this (in either direction) are taken as this.
 const VALUE_MAX: f64 = 1e30;
 
@@ -71,8 +77,10 @@ pub enum Evidence {
 /// What the ensemble says of one value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// 0 (nothing) to 1 (never in any lifetime), comparable between series.
+    /// How much of news this is: 0 (nothing) to 1 (never in any lifetime), comparable between series.
     pub anomaly: f64,
+    /// The same without regard to what stands already: it stays up for as long as the evidence does.
+    pub strength: f64,
     /// Nominal probability that a healthy series raises such a score or a greater one at any one point: 0 to 1.
     pub tail: f64,
     /// The value that was expected, in the series' unit.
@@ -92,6 +100,9 @@ pub struct Ensemble {
     last_ms: i64,
     interval_ms: f64,
     late: u8,
+    day: i64,
+    generation_ms: i64,
+    generation_points: u32,
     bank: Bank,
     above: [Tail; KINDS],
     below: [Tail; KINDS - 1],
@@ -188,9 +199,33 @@ impl Ensemble {
             }
         }
         self.late = 0;
+        self.age(at_ms);
         self.last_ms = at_ms;
         self.points = self.points.saturating_add(1);
         Some(value)
+    }
+
+    /// Lets the past fade, once a day and once a generation.
+    fn age(&mut self, at_ms: i64) {
+        let day = at_ms.div_euclid(DAY_MS);
+        if self.points == 0 {
+            (self.day, self.generation_ms) = (day, at_ms);
+        }
+        if day != self.day {
+            self.day = day;
+            for tail in self.above.iter_mut().chain(&mut self.below) {
+                tail.fade(FADE_A_DAY);
+            }
+        }
+        self.generation_points = self.generation_points.saturating_add(1);
+        let old = at_ms.saturating_sub(self.generation_ms);
+        if self.generation_points > GENERATION_POINTS && !(0..GENERATION_MS).contains(&old) {
+            (self.generation_ms, self.generation_points) = (at_ms, 0);
+            self.value.turn();
+            self.season.turn();
+            self.trend.turn();
+            self.deviation.turn();
+        }
     }
 
     fn look(&mut self, at_ms: i64, value: f64) -> Finding {
@@ -268,7 +303,7 @@ impl Ensemble {
             Evidence::Context,
             Evidence::Season,
         ];
-        let experience = (f64::from(self.points).log10() - 1.0).max(0.0);
+        let experience = (f64::from(self.points).log10() - 1.3).max(0.0);
         let mut counts = [0.0; GRIDS];
         let mut newest = (0.0, Evidence::None);
         for ((count, name), (distance, weight)) in counts
@@ -298,9 +333,10 @@ impl Ensemble {
     }
 
     fn scored(&self, score: f64, finding: &Finding) -> Score {
-        let height = score.max(-3.0) + 3.0;
+        let undamped = finding.rarity - self.damping.restlessness(finding.chance);
         Score {
-            anomaly: height / (height + 6.0),
+            anomaly: share(score),
+            strength: share(score.max(undamped)),
             tail: self.nominal.probability(score, self.interval_ms),
             expected: finding.expected,
             low: finding.low,
@@ -314,6 +350,7 @@ impl Ensemble {
         let (expected, low, high) = self.band(at_ms);
         Score {
             anomaly: 0.0,
+            strength: 0.0,
             tail: 1.0,
             expected,
             low,
@@ -321,4 +358,10 @@ impl Ensemble {
             evidence: Evidence::None,
         }
     }
+}
+
+/// A score as a share: 0 at -3 and below, a half at 3, two thirds at 9.
+fn share(score: f64) -> f64 {
+    let height = score.max(-3.0) + 3.0;
+    height / (height + 6.0)
 }

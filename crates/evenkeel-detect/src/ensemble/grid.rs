@@ -89,6 +89,8 @@ where
     [u32; ROWS]: Serialize + for<'a> Deserialize<'a>,
 {
     seen: [u32; ROWS],
+    /// What was seen in the generation before this one.
+    before: [u32; ROWS],
     values: Axis,
     contexts: Axis,
 }
@@ -100,6 +102,7 @@ where
     fn default() -> Self {
         Self {
             seen: [0; ROWS],
+            before: [0; ROWS],
             values: Axis::default(),
             contexts: Axis::default(),
         }
@@ -115,18 +118,20 @@ where
     pub(super) fn push(&mut self, context: f64, value: f64, unit: f64) -> f64 {
         let fresh = self.values.density <= 0.0;
         let (low, high) = (self.values.low, self.values.high);
-        let seen = &mut self.seen;
+        let (seen, before) = (&mut self.seen, &mut self.before);
         self.values.fit(value, unit, |step| {
-            for row in seen.iter_mut() {
+            for row in seen.iter_mut().chain(before.iter_mut()) {
                 *row = moved(*row, step);
             }
         });
         let row = if ROWS == 1 {
             0
         } else {
-            let seen = &mut self.seen;
-            self.contexts
-                .fit(context, unit, |step| move_rows(seen, step));
+            let (seen, before) = (&mut self.seen, &mut self.before);
+            self.contexts.fit(context, unit, |step| {
+                move_rows(seen, step);
+                move_rows(before, step);
+            });
             self.contexts.cell(context)
         };
         let column = self.values.cell(value);
@@ -136,8 +141,8 @@ where
         let mut near = 0;
         let from = (row as i32 - NEIGHBOURS).max(0) as usize;
         let to = (row as i32 + NEIGHBOURS).min(ROWS as i32 - 1) as usize;
-        for row in &self.seen[from..=to] {
-            near |= row;
+        for (seen, before) in self.seen[from..=to].iter().zip(&self.before[from..=to]) {
+            near |= seen | before;
         }
         let distance = if near == 0 {
             UNKNOWN
@@ -153,6 +158,11 @@ where
         let outside = (value - high).max(low - value).max(0.0);
         let outside = outside / (high - low).max(4.0 * width);
         distance.max(outside).min(1.0)
+    }
+
+    /// Begins a generation: what was seen before the last one is forgotten.
+    pub(super) fn turn(&mut self) {
+        self.before = std::mem::replace(&mut self.seen, [0; ROWS]);
     }
 }
 
@@ -227,6 +237,19 @@ mod tests {
             assert!(grid.push(0.0, value, 0.0).abs() < 1e-12, "{value}");
         }
         assert!(grid.push(0.0, -1500.0, 0.0) > 0.2);
+    }
+
+    #[test]
+    fn what_has_not_come_for_two_generations_is_new_again() {
+        let mut grid = Grid::<1>::default();
+        for value in [0.0, 50.0, 100.0] {
+            grid.push(0.0, value, 0.0);
+        }
+        grid.turn();
+        assert!(grid.push(0.0, 0.0, 0.0).abs() < 1e-12);
+        assert!(grid.push(0.0, 100.0, 0.0).abs() < 1e-12);
+        grid.turn();
+        assert!(grid.push(0.0, 50.0, 0.0) > 0.4);
     }
 
     #[test]

@@ -124,6 +124,14 @@ impl Tail {
         self.remember(evidence);
     }
 
+    /// Lets the great events fade by `share`: what has not come again for months is no longer usual.
+    pub(super) fn fade(&mut self, share: f32) {
+        for peak in &mut self.peaks {
+            *peak *= 1.0 - share;
+        }
+        self.smallest *= 1.0 - share;
+    }
+
     fn floored_quantile(&self) -> f32 {
         self.quantile.max(self.smallest * QUANTILE_FLOOR)
     }
