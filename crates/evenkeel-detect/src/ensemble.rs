@@ -38,6 +38,12 @@ const AGREEMENT: f64 = 0.1;
 /// What a new context counts beside the tails, for each of the grids in [`Ensemble::novelty`]'s order.
 const GRIDS: usize = 4;
 const GRID_WEIGHT: [f64; GRIDS] = [1.0, 0.7, 0.6, 0.5];
+const GRID_NAMES: [Evidence; GRIDS] = [
+    Evidence::Range,
+    Evidence::Context,
+    Evidence::Context,
+    Evidence::Season,
+];
 const GRIDS_TOGETHER: f64 = 1.1;
 /// A distance of one twelfth of the range is where a new context begins to matter.
 const GRID_SHARPNESS: f64 = 12.0;
@@ -239,7 +245,7 @@ impl Ensemble {
         for (kind, &(size, unit, name)) in evidence.iter().enumerate() {
             // What is beyond the number format is as far as it goes.
             let most = VALUE_MAX;
-            let (size, unit) = (size.clamp(-most, most) as f32, unit.min(most) as f32);
+            let (size, unit) = (narrow(size.clamp(-most, most)), narrow(unit.min(most)));
             let mut hear = |tail: &mut Tail, size: f32, handicap: f64| {
                 let rarity = f64::from(tail.rarity(size, unit, pace));
                 tail.learn(size, pace);
@@ -297,18 +303,12 @@ impl Ensemble {
             self.deviation.push(r.context, r.deviation, r.unit),
             self.season.push(0.0, r.season_shift, r.unit),
         ];
-        const NAMES: [Evidence; GRIDS] = [
-            Evidence::Range,
-            Evidence::Context,
-            Evidence::Context,
-            Evidence::Season,
-        ];
         let experience = (f64::from(self.points).log10() - 1.3).max(0.0);
         let mut counts = [0.0; GRIDS];
         let mut newest = (0.0, Evidence::None);
         for ((count, name), (distance, weight)) in counts
             .iter_mut()
-            .zip(NAMES)
+            .zip(GRID_NAMES)
             .zip(distances.iter().zip(GRID_WEIGHT))
         {
             *count = weight * (GRID_SHARPNESS * distance).ln_1p() * experience;
@@ -364,4 +364,12 @@ impl Ensemble {
 fn share(score: f64) -> f64 {
     let height = score.max(-3.0) + 3.0;
     height / (height + 6.0)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "evidence needs no more than the 7 digits of an f32"
+)]
+fn narrow(value: f64) -> f32 {
+    value as f32
 }

@@ -5,6 +5,11 @@
 //! it counts, and the rest is turned down. And what *grows* while something stands counts for more: evidence that
 //! adds up point after point is worth more than one point's.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "rarities need no more than the 7 digits of an f32, places among eight events no more than a byte"
+)]
+
 use serde::{Deserialize, Serialize};
 
 /// Greatest events remembered.

@@ -4,6 +4,13 @@
 //! that an outage does not become the baseline; the fast ones follow at once. The profile keeps a level for each
 //! hour of the day (UTC), forgets over days rather than points, and says nothing for an hour never seen.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "differences from the first value need no more than 7 digits; an hour of the day is 0 to 23"
+)]
+
 use serde::{Deserialize, Serialize};
 
 /// Hours of the day.

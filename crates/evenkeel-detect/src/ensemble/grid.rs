@@ -6,6 +6,13 @@
 //! was set keeps its place as cells merge. The idea of counting what context was never seen is that of the
 //! contextual anomaly detectors on the Numenta benchmark, which look at the range of the whole file first.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "cells are numbered 0 to 31, and floats are clamped or saturate before they become cells"
+)]
+
 use serde::{Deserialize, Serialize};
 
 /// Cells on an axis: the bits of a row.

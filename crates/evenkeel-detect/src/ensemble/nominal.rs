@@ -4,6 +4,11 @@
 //! The score's own rate falls by half or so for each decade; a series with more (or fewer) calls than the table
 //! expects also has a flatter (or steeper) tail, so the correction grows with the score.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "a count of calls needs no more than the 7 digits of an f32"
+)]
+
 use serde::{Deserialize, Serialize};
 
 /// `log10` of the events a month at the score [`CALL`], at one point every five minutes, and its slopes in decades

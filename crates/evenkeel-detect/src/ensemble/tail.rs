@@ -6,6 +6,11 @@
 //! Both extrapolate beyond what was seen by a power law (Weissman 1978), whose index is Hill's (1975), drawn towards
 //! a prior while there is little to go by.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "rarities need no more than the 7 digits of an f32, places among ten peaks no more than a byte"
+)]
+
 use serde::{Deserialize, Serialize};
 
 /// Separate events that are remembered.

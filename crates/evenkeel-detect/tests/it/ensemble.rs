@@ -140,17 +140,17 @@ fn gaps_alone_raise_nothing() {
     for seed in 0..40 {
         let mut numbers = Numbers(seed + 1000);
         let mut ensemble = Ensemble::new();
-        let mut gap = 0;
-        for (i, (at, value)) in healthy(seed, 30 * DAY_POINTS).into_iter().enumerate() {
-            if gap == 0 && i > 3 * DAY_POINTS as usize && numbers.uniform() < 0.01 {
-                gap = 6 + (numbers.uniform() * 200.0) as u32;
+        let mut gap = 0.0;
+        for (i, (at, value)) in (0..).zip(healthy(seed, 30 * DAY_POINTS)) {
+            if gap <= 0.0 && i > 3 * DAY_POINTS && numbers.uniform() < 0.01 {
+                gap = 6.0 + numbers.uniform() * 200.0;
             }
-            if gap > 0 {
-                gap -= 1;
+            if gap > 0.0 {
+                gap -= 1.0;
                 continue;
             }
             let score = ensemble.push(at, value);
-            if i > 3 * DAY_POINTS as usize {
+            if i > 3 * DAY_POINTS {
                 assert!(score.anomaly < 0.72, "seed {seed}, point {i}: {score:?}");
             }
         }
@@ -255,12 +255,28 @@ fn judging_learns_nothing_and_is_not_damped() {
 }
 
 #[test]
+fn what_stands_is_news_once_and_strong_while_it_stands() {
+    let mut ensemble = Ensemble::new();
+    for (at, value) in healthy(5, 14 * DAY_POINTS) {
+        ensemble.push(at, value);
+    }
+    let scores: Vec<Score> = (0..6)
+        .map(|i| ensemble.push((14 * DAY_POINTS + i) * STEP_MS, 600.0))
+        .collect();
+    assert!(scores[0].anomaly > CALL && scores[0].strength >= scores[0].anomaly);
+    assert!(
+        scores[5].anomaly < 0.5 && scores[5].strength > CALL,
+        "{scores:?}"
+    );
+}
+
+#[test]
 fn the_band_holds_what_is_usual() {
     let mut ensemble = Ensemble::new();
     let (mut inside, mut all) = (0_u32, 0_u32);
-    for (i, (at, value)) in healthy(4, 30 * DAY_POINTS).into_iter().enumerate() {
+    for (i, (at, value)) in (0_i64..).zip(healthy(4, 30 * DAY_POINTS)) {
         let score = ensemble.push(at, value);
-        if i > 5 * DAY_POINTS as usize {
+        if i > 5 * DAY_POINTS {
             all += 1;
             inside += u32::from(value >= score.low && value <= score.high);
         }
