@@ -51,6 +51,8 @@ const GRID_SHARPNESS: f64 = 12.0;
 const REFERENCE_MS: f64 = 300_000.0;
 /// A gap is more than so many usual intervals without a value.
 const GAP_INTERVALS: f64 = 4.0;
+/// So many values after a gap no context is known: the levels that make it are still on their way.
+const SETTLING_POINTS: u8 = 16;
 /// So many values in a row from before the newest one: then it is the clock that was set back.
 const CLOCK_SET_BACK: u8 = 20;
 /// Each day the great events of the past fade by this share: half in a year.
@@ -106,6 +108,7 @@ pub struct Ensemble {
     last_ms: i64,
     interval_ms: f64,
     late: u8,
+    settling: u8,
     day: i64,
     generation_ms: i64,
     generation_points: u32,
@@ -189,13 +192,13 @@ impl Ensemble {
                 if self.late < CLOCK_SET_BACK {
                     return None;
                 }
-                self.bank.resume(value);
+                self.resume(value);
             } else {
                 let step = step_ms as f64;
                 if self.interval_ms <= 0.0 {
                     self.interval_ms = step;
                 } else if step > GAP_INTERVALS * self.interval_ms {
-                    self.bank.resume(value);
+                    self.resume(value);
                 }
                 // A running median: one step of 2 % towards each interval.
                 let towards = if step > self.interval_ms { 1.02 } else { 0.98 };
@@ -209,6 +212,11 @@ impl Ensemble {
         self.last_ms = at_ms;
         self.points = self.points.saturating_add(1);
         Some(value)
+    }
+
+    fn resume(&mut self, value: f64) {
+        self.bank.resume(value);
+        self.settling = SETTLING_POINTS;
     }
 
     /// Lets the past fade, once a day and once a generation.
@@ -297,10 +305,19 @@ impl Ensemble {
 
     /// Each grid's distance (share of its range), what it counts (decades), and the name of the one that counts most.
     fn novelty(&mut self, value: f64, r: &Residuals) -> ([f64; GRIDS], [f64; GRIDS], Evidence) {
+        let settled = self.settling == 0;
+        self.settling = self.settling.saturating_sub(1);
+        let in_context = |grid: &mut Grid<32>, context, value| {
+            if settled {
+                grid.push(context, value, r.unit)
+            } else {
+                0.0
+            }
+        };
         let distances = [
             self.value.push(0.0, value, r.unit),
-            self.trend.push(r.before, r.now, r.unit),
-            self.deviation.push(r.context, r.deviation, r.unit),
+            in_context(&mut self.trend, r.before, r.now),
+            in_context(&mut self.deviation, r.context, r.deviation),
             self.season.push(0.0, r.season_shift, r.unit),
         ];
         let experience = (f64::from(self.points).log10() - 1.3).max(0.0);

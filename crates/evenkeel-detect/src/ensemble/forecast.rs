@@ -109,6 +109,9 @@ impl Bank {
     pub(super) fn resume(&mut self, value: f64) {
         self.fast = value;
         self.last = value;
+        self.context = value;
+        self.lagged = value;
+        self.lag = [(value - self.origin) as f32; LAG_POINTS];
     }
 
     /// What was expected at `at_ms`: by the hour's profile if it has been nearer the truth than the slow level,
