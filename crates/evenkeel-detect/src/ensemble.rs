@@ -151,7 +151,7 @@ impl Ensemble {
         let interval = self.interval_ms / REFERENCE_MS;
         let score = self.damping.push(finding.rarity, finding.chance, interval);
         let scored = self.scored(score, &finding);
-        self.nominal.push(score, self.interval_ms);
+        self.nominal.push(score, self.points, self.interval_ms);
         scored
     }
 
@@ -354,7 +354,9 @@ impl Ensemble {
         Score {
             anomaly: share(score),
             strength: share(score.max(undamped)),
-            tail: self.nominal.probability(score, self.interval_ms),
+            tail: self
+                .nominal
+                .probability(score, self.points, self.interval_ms),
             expected: finding.expected,
             low: finding.low,
             high: finding.high,

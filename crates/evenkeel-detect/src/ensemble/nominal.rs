@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// `log10` of the events a month at the score [`CALL`], at one point every five minutes, and its slopes in decades
 /// a decade of score, up to [`KNEE`] and beyond. Measured on Gaussian, heavy-tailed, autocorrelated, seasonal,
 /// bursting and level-dependent noise and on counts; the bench that measures it again is in the book.
-const AT_CALL: f64 = 0.27;
+const AT_CALL: f64 = 0.25;
 const SLOPE: f64 = -0.32;
 const KNEE: f64 = 9.0;
 const SLOPE_BEYOND: f64 = -0.40;
@@ -32,6 +32,8 @@ const CORRECTION_MAX: f64 = 0.6;
 const CORRECTION_GROWTH: f64 = 0.7;
 /// ... but never so much that a greater score would be promised more often.
 const CORRECTION_SLOPE_MAX: f64 = 0.25;
+/// While so many points were seen, twice as much is new as later; it goes on in inverse proportion.
+const YOUNG_POINTS: f64 = 600.0;
 const MONTH_MS: f64 = 30.0 * 86_400_000.0;
 
 /// How often one series called, and how often it should have.
@@ -43,25 +45,29 @@ pub(super) struct Nominal {
 }
 
 impl Nominal {
-    /// Probability that a healthy series with a point every `interval_ms` comes to `score` or more at any one
+    /// Probability that a healthy series of `points` values so far, one every `interval_ms`, comes to `score` or more at any one
     /// point, for the first time in an hour or so; 0 to 1, never 0.
-    pub(super) fn probability(&self, score: f64, interval_ms: f64) -> f64 {
+    pub(super) fn probability(&self, score: f64, points: u32, interval_ms: f64) -> f64 {
         let interval_ms = interval_ms.max(1000.0);
         let own = (self.calls + PRIOR_CALLS) / (self.expected + PRIOR_CALLS);
         let own = f64::from(own)
             .log10()
             .clamp(-CORRECTION_MAX, CORRECTION_MAX);
         let slope = (CORRECTION_GROWTH * own).min(CORRECTION_SLOPE_MAX);
-        let a_month = slope.mul_add((score - CALL).max(0.0), table(score, interval_ms) + own);
+        let a_month = slope.mul_add(
+            (score - CALL).max(0.0),
+            table(score, points, interval_ms) + own,
+        );
         let a_point = a_month + (interval_ms / MONTH_MS).log10();
         10.0_f64.powf(a_point.clamp(-300.0, 0.0))
     }
 
-    /// Counts a point that came to `score`.
-    pub(super) fn push(&mut self, score: f64, interval_ms: f64) {
+    /// Counts the point number `points` (from 1), that came to `score`.
+    pub(super) fn push(&mut self, score: f64, points: u32, interval_ms: f64) {
         self.since_call = self.since_call.saturating_add(1);
         let interval_ms = interval_ms.max(1000.0);
-        self.expected += (10.0_f64.powf(table(CALL, interval_ms)) * interval_ms / MONTH_MS) as f32;
+        self.expected +=
+            (10.0_f64.powf(table(CALL, points, interval_ms)) * interval_ms / MONTH_MS) as f32;
         if score >= CALL {
             if self.since_call > EVENT_POINTS {
                 self.calls += 1.0;
@@ -72,11 +78,12 @@ impl Nominal {
 }
 
 /// `log10` of the events a month.
-fn table(score: f64, interval_ms: f64) -> f64 {
+fn table(score: f64, points: u32, interval_ms: f64) -> f64 {
     let to_knee = score.min(KNEE) - CALL;
     let beyond = (score - KNEE).max(0.0);
     let interval = INTERVAL_POWER * (interval_ms / 300_000.0).log10();
-    SLOPE.mul_add(to_knee, SLOPE_BEYOND.mul_add(beyond, AT_CALL)) + interval
+    let young = (1.0 + YOUNG_POINTS / f64::from(points.max(1))).log10();
+    SLOPE.mul_add(to_knee, SLOPE_BEYOND.mul_add(beyond, AT_CALL)) + interval + young
 }
 
 #[cfg(test)]
@@ -93,7 +100,7 @@ mod tests {
             };
             let mut last = 1.0;
             for i in -30..200 {
-                let now = nominal.probability(f64::from(i) * 0.2, 60_000.0);
+                let now = nominal.probability(f64::from(i) * 0.2, 5000, 60_000.0);
                 assert!(
                     now <= last && now > 0.0,
                     "{calls} calls, {i}: {now} after {last}"
@@ -106,10 +113,13 @@ mod tests {
     #[test]
     fn a_series_that_calls_often_is_promised_more_alarms() {
         let (mut often, mut never) = (Nominal::default(), Nominal::default());
-        for i in 0..20_000 {
-            often.push(if i % 1000 == 0 { 6.5 } else { 0.0 }, 300_000.0);
-            never.push(0.0, 300_000.0);
+        for i in 1..20_000 {
+            often.push(if i % 1000 == 0 { 6.5 } else { 0.0 }, i, 300_000.0);
+            never.push(0.0, i, 300_000.0);
         }
-        assert!(often.probability(8.0, 300_000.0) > 4.0 * never.probability(8.0, 300_000.0));
+        assert!(
+            often.probability(8.0, 20_000, 300_000.0)
+                > 4.0 * never.probability(8.0, 20_000, 300_000.0)
+        );
     }
 }
