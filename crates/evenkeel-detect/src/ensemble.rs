@@ -10,8 +10,6 @@
 //!
 //! **Invariant:** what is not a finite number, comes twice or comes late changes nothing at all, and after a gap
 //! nobody is accused of what happened unseen.
-//!
-//! What each part is worth, and what was tried in vain, is in the book's page on detection.
 
 mod damping;
 mod forecast;
@@ -151,7 +149,7 @@ impl Ensemble {
         let interval = self.interval_ms / REFERENCE_MS;
         let score = self.damping.push(finding.rarity, finding.chance, interval);
         let scored = self.scored(score, &finding);
-        self.nominal.push(score, self.points, self.interval_ms);
+        self.nominal.push(score, self.interval_ms);
         scored
     }
 

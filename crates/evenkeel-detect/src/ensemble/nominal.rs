@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// `log10` of the events a month at the score [`CALL`], at one point every five minutes, and its slopes in decades
 /// a decade of score, up to [`KNEE`] and beyond. Measured on Gaussian, heavy-tailed, autocorrelated, seasonal,
-/// bursting and level-dependent noise and on counts; the bench that measures it again is in the book.
-const AT_CALL: f64 = 0.25;
+/// bursting and level-dependent noise and on counts.
+const AT_CALL: f64 = -0.08;
 const SLOPE: f64 = -0.32;
 const KNEE: f64 = 9.0;
 const SLOPE_BEYOND: f64 = -0.40;
@@ -28,12 +28,14 @@ const EVENT_POINTS: u16 = 12;
 const PRIOR_CALLS: f32 = 4.0;
 /// A series' own calls may correct the table by so many decades either way: incidents are calls too.
 const CORRECTION_MAX: f64 = 0.6;
+/// Silence is the weaker witness.
+const CORRECTION_DOWN_MAX: f64 = 0.1;
 /// How much more the correction is for each decade of score beyond [`CALL`].
 const CORRECTION_GROWTH: f64 = 0.7;
 /// ... but never so much that a greater score would be promised more often.
 const CORRECTION_SLOPE_MAX: f64 = 0.25;
-/// While so many points were seen, twice as much is new as later; it goes on in inverse proportion.
-const YOUNG_POINTS: f64 = 600.0;
+/// When so many points were seen, a score comes twice as often as later; it goes on in inverse proportion.
+const YOUNG_POINTS: f64 = 1500.0;
 const MONTH_MS: f64 = 30.0 * 86_400_000.0;
 
 /// How often one series called, and how often it should have.
@@ -52,7 +54,7 @@ impl Nominal {
         let own = (self.calls + PRIOR_CALLS) / (self.expected + PRIOR_CALLS);
         let own = f64::from(own)
             .log10()
-            .clamp(-CORRECTION_MAX, CORRECTION_MAX);
+            .clamp(-CORRECTION_DOWN_MAX, CORRECTION_MAX);
         let slope = (CORRECTION_GROWTH * own).min(CORRECTION_SLOPE_MAX);
         let a_month = slope.mul_add(
             (score - CALL).max(0.0),
@@ -62,12 +64,13 @@ impl Nominal {
         10.0_f64.powf(a_point.clamp(-300.0, 0.0))
     }
 
-    /// Counts the point number `points` (from 1), that came to `score`.
-    pub(super) fn push(&mut self, score: f64, points: u32, interval_ms: f64) {
+    /// Counts a point that came to `score`; a young series is expected to call no more than an old one, so that its
+    /// own calls soon speak for it.
+    pub(super) fn push(&mut self, score: f64, interval_ms: f64) {
         self.since_call = self.since_call.saturating_add(1);
         let interval_ms = interval_ms.max(1000.0);
         self.expected +=
-            (10.0_f64.powf(table(CALL, points, interval_ms)) * interval_ms / MONTH_MS) as f32;
+            (10.0_f64.powf(table(CALL, u32::MAX, interval_ms)) * interval_ms / MONTH_MS) as f32;
         if score >= CALL {
             if self.since_call > EVENT_POINTS {
                 self.calls += 1.0;
@@ -113,9 +116,9 @@ mod tests {
     #[test]
     fn a_series_that_calls_often_is_promised_more_alarms() {
         let (mut often, mut never) = (Nominal::default(), Nominal::default());
-        for i in 1..20_000 {
-            often.push(if i % 1000 == 0 { 6.5 } else { 0.0 }, i, 300_000.0);
-            never.push(0.0, i, 300_000.0);
+        for i in 0..20_000 {
+            often.push(if i % 1000 == 0 { 6.5 } else { 0.0 }, 300_000.0);
+            never.push(0.0, 300_000.0);
         }
         assert!(
             often.probability(8.0, 20_000, 300_000.0)
