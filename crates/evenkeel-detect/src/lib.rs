@@ -20,6 +20,7 @@ pub mod compare;
 pub mod config;
 pub mod counts;
 pub mod drift;
+pub mod ensemble;
 pub mod error_rate;
 pub mod failure_rate;
 pub mod latency;

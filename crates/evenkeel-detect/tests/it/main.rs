@@ -1,5 +1,6 @@
 //! The watchdog from outside: samples in, verdicts out.
 
+mod ensemble;
 mod garbage;
 mod scorer;
 mod support;
