@@ -71,6 +71,8 @@ impl AnomalyType {
     pub const EVENT_MESH_FAILURE: &'static str = "event_mesh_failure";
     /// A measure left its baseline without crossing a fixed limit: noted, never acted on.
     pub const DRIFT: &'static str = "drift";
+    /// A series that always moved stands still: noted, never acted on.
+    pub const FLATLINE: &'static str = "flatline";
     /// Samples that should have come did not: noted, never acted on.
     pub const TELEMETRY_MISSING: &'static str = "telemetry_missing";
     /// A person asked for a playbook run.

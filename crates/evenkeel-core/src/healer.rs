@@ -94,7 +94,11 @@ pub struct BreakerOpen {
 const OPENINGS_MAX: usize = 32;
 
 /// Kinds of anomalies that are noted and never acted on.
-pub const NOTE_ONLY: [&str; 2] = [AnomalyType::DRIFT, AnomalyType::TELEMETRY_MISSING];
+pub const NOTE_ONLY: [&str; 3] = [
+    AnomalyType::DRIFT,
+    AnomalyType::FLATLINE,
+    AnomalyType::TELEMETRY_MISSING,
+];
 
 /// Most anomaly keys that are remembered; the one closed longest ago is forgotten first.
 pub const KEYS_MAX: usize = 1024;

@@ -72,6 +72,22 @@ pub enum Order {
         /// What was done.
         why: String,
     },
+    /// A new version is there: what is usual may change now.
+    MarkDeploy {
+        /// Which.
+        version: String,
+        /// Only of this service.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<String>,
+    },
+    /// What a series shows now is to be taken for healthy, errors too (SAFETY 17: nothing but a person says so).
+    Relearn {
+        /// The series; every series when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        series: Option<String>,
+        /// Why it may be.
+        why: String,
+    },
 }
 
 impl Order {
@@ -86,6 +102,8 @@ impl Order {
             Self::ResetBreaker { .. } => "reset_breaker",
             Self::Repaired { .. } => "repaired",
             Self::Unstick { .. } => "unstick",
+            Self::MarkDeploy { .. } => "mark_deploy",
+            Self::Relearn { .. } => "relearn",
         }
     }
 }
@@ -140,6 +158,11 @@ pub struct Orders {
     pub locked: BTreeMap<String, Standing>,
     /// Silences, by what is silenced.
     pub silences: BTreeMap<String, Standing>,
+    /// The newest deploy of each service, by its name; of the whole target under the empty one. The reason is the
+    /// version.
+    pub deploys: BTreeMap<String, Standing>,
+    /// When a person last had a series learned anew, by its name; all of them under the empty one.
+    pub relearned: BTreeMap<String, Standing>,
 }
 
 impl Orders {
@@ -199,9 +222,30 @@ impl Orders {
             Order::Unsilence { what } => {
                 self.silences.remove(what);
             }
+            Order::MarkDeploy { version, service } => {
+                mark(&mut self.deploys, service.as_deref(), version, at, by);
+            }
+            Order::Relearn { series, why } => {
+                mark(&mut self.relearned, series.as_deref(), why, at, by);
+            }
             Order::ResetBreaker { .. } | Order::Repaired { .. } | Order::Unstick { .. } => {}
         }
     }
+}
+
+/// Notes when something was said last of a name, or of everything.
+fn mark(
+    map: &mut BTreeMap<String, Standing>,
+    name: Option<&str>,
+    why: &str,
+    at: Timestamp,
+    by: String,
+) {
+    let name = name.unwrap_or("");
+    make_room(map, name, |s| s.at);
+    let why = why.to_owned();
+    let until = None;
+    map.insert(name.to_owned(), Standing { at, by, why, until });
 }
 
 /// Keeps a map of orders within its bound.

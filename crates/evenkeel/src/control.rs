@@ -86,6 +86,21 @@ impl Ask {
                 }
                 Order::Unsilence { what } => vec![what],
                 Order::ResetBreaker { why } | Order::Unstick { why } => vec![why],
+                Order::MarkDeploy { version, service } => {
+                    if version.trim().is_empty() {
+                        return Err("a deploy has a version: write one, such as v2".to_owned());
+                    }
+                    service
+                        .iter()
+                        .map(String::as_str)
+                        .chain([version.as_str()])
+                        .collect()
+                }
+                Order::Relearn { series, why } => series
+                    .iter()
+                    .map(String::as_str)
+                    .chain([why.as_str()])
+                    .collect(),
                 Order::Repaired { what, why } => what
                     .iter()
                     .map(String::as_str)
@@ -164,6 +179,20 @@ pub fn describe(order: &Order) -> String {
             what.as_deref().unwrap_or("everything that was handed over")
         ),
         Order::Unstick { .. } => "the failed rollback is put in order; healing goes on".to_owned(),
+        Order::MarkDeploy { version, service } => format!(
+            "{} is deployed{}: what is usual is learned anew, errors and leaks excepted",
+            version,
+            service
+                .as_ref()
+                .map_or_else(String::new, |s| format!(" in {s}"))
+        ),
+        Order::Relearn { series: None, .. } => {
+            "every series is learned anew; what it shows from now on is usual".to_owned()
+        }
+        Order::Relearn {
+            series: Some(series),
+            ..
+        } => format!("{series} is learned anew; what it shows from now on is usual"),
     }
 }
 
