@@ -10,8 +10,6 @@
 //!
 //! Nothing here knows whether an alarm was right. While an incident lasts, nothing is learned: `learn` is false then.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 mod ladder;
@@ -20,12 +18,8 @@ use ladder::{Counts, LASTING_OF, Ladder, MERGE_POINTS, Watch};
 
 /// One month, in milliseconds: 30 days.
 pub const MONTH_MS: f64 = 30.0 * 86_400_000.0;
-/// Series that a budget is spread over at most; points of any further series raise no alarm.
-pub const BUDGET_SERIES_MAX: usize = 131_072;
 /// A series without a point for this long, and for ten of its gaps, has no share in the budget, in milliseconds.
 const FORGET_MS: i64 = 3_600_000;
-/// How often the living series are counted, in milliseconds.
-const COUNT_EVERY_MS: i64 = 600_000;
 /// Longest usual gap between two points of a series, in milliseconds: a week.
 const GAP_MAX_MS: f64 = 604_800_000.0;
 /// What one gap counts in the usual one.
@@ -104,9 +98,9 @@ pub struct Spent {
     pub heal: Tally,
 }
 
-/// What is remembered of one series.
+/// What a budget remembers of one series; it stands with the series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Share {
+pub struct BudgetShare {
     last_ms: i64,
     /// Usual gap in milliseconds; 0 while there was one point only.
     gap_ms: f64,
@@ -123,8 +117,9 @@ struct Share {
     healed: bool,
 }
 
-impl Share {
-    fn new(at_ms: i64) -> Self {
+impl BudgetShare {
+    /// A series that is first seen at `at_ms`.
+    pub fn new(at_ms: i64) -> Self {
         Self {
             last_ms: at_ms,
             gap_ms: 0.0,
@@ -139,9 +134,15 @@ impl Share {
         }
     }
 
-    fn is_alive(&self, now_ms: i64) -> bool {
+    /// Whether it shares the budget at `now_ms`: it had a point within an hour, or within ten of its gaps.
+    pub fn is_alive(&self, now_ms: i64) -> bool {
         let silent = now_ms.saturating_sub(self.last_ms);
         silent <= FORGET_MS || silent as f64 <= 10.0 * self.gap_ms
+    }
+
+    /// Usual gap between its points, in milliseconds; 0 while there was one only.
+    pub fn gap_ms(&self) -> f64 {
+        self.gap_ms
     }
 
     fn tick(&mut self, at_ms: i64) {
@@ -177,11 +178,9 @@ impl Share {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlarmBudget {
     config: BudgetConfig,
-    shares: BTreeMap<String, Share>,
     all_points: Counts,
     all_lasting: Counts,
     living: usize,
-    counted_ms: Option<i64>,
     spent: Spent,
 }
 
@@ -190,35 +189,21 @@ impl AlarmBudget {
     pub fn new(config: BudgetConfig) -> Self {
         Self {
             config,
-            shares: BTreeMap::new(),
             all_points: Counts::default(),
             all_lasting: Counts::default(),
             living: 0,
-            counted_ms: None,
             spent: Spent::default(),
         }
     }
 
-    /// Judges a point of `series` at `at_ms` (milliseconds) by its tail probability (0 to 1; what is no number counts
+    /// Judges a point of a series at `at_ms` (milliseconds) by its tail probability (0 to 1; what is no number counts
     /// as 1). With `learn` false it is judged and counted, and nothing is learned from it.
-    pub fn judge(&mut self, series: &str, at_ms: i64, tail: f64, learn: bool) -> Call {
-        if !self.shares.contains_key(series) && self.shares.len() < BUDGET_SERIES_MAX {
-            self.shares.insert(series.to_owned(), Share::new(at_ms));
-            self.counted_ms = None;
-        }
-        self.count_living(at_ms);
+    pub fn judge(&mut self, share: &mut BudgetShare, at_ms: i64, tail: f64, learn: bool) -> Call {
         let living = self.living.max(1) as f64;
         let tail = if tail.is_finite() {
             tail.clamp(1e-30, 1.0)
         } else {
             1.0
-        };
-        let Some(share) = self.shares.get_mut(series) else {
-            return Call {
-                notify: Alarm::Quiet,
-                heal: Alarm::Quiet,
-                expected_per_month: f64::INFINITY,
-            };
         };
         share.tick(at_ms);
         let lasting_tail = share.lasting_level(tail);
@@ -261,12 +246,9 @@ impl AlarmBudget {
         }
     }
 
-    /// The newest alarm of `series` was right: what it taught about chance is taken back, and it counts as raised no
+    /// The newest alarm of a series was right: what it taught about chance is taken back, and it counts as raised no
     /// longer. Without this a series with real trouble would use up its share and be heard no more.
-    pub fn was_real(&mut self, series: &str) {
-        let Some(share) = self.shares.get_mut(series) else {
-            return;
-        };
+    pub fn was_real(&mut self, share: &mut BudgetShare) {
         share.point.take_back(&mut self.all_points);
         share.lasting.take_back(&mut self.all_lasting);
         let spent = &mut self.spent;
@@ -290,23 +272,14 @@ impl AlarmBudget {
         self.living
     }
 
-    /// Forgets a series.
-    pub fn forget(&mut self, series: &str) {
-        self.shares.remove(series);
-        self.counted_ms = None;
+    /// Says how many series share the budget from now on.
+    pub fn count_living(&mut self, living: usize) {
+        self.living = living;
     }
 
     /// Another grant, from now on.
     pub fn grant(&mut self, config: BudgetConfig) {
         self.config = config;
-    }
-
-    fn count_living(&mut self, now_ms: i64) {
-        let due = |counted: i64| now_ms.abs_diff(counted) >= COUNT_EVERY_MS.unsigned_abs();
-        if self.counted_ms.is_none_or(due) {
-            self.counted_ms = Some(now_ms);
-            self.living = self.shares.values().filter(|s| s.is_alive(now_ms)).count();
-        }
     }
 }
 
@@ -334,6 +307,8 @@ fn event(raised: bool, since: &mut u8) -> Alarm {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::Alarm::{Begins, GoesOn, Quiet};
     use super::*;
 
@@ -354,11 +329,43 @@ mod tests {
         }
     }
 
+    /// A budget and its series by name.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Agent {
+        budget: AlarmBudget,
+        shares: BTreeMap<String, BudgetShare>,
+    }
+
+    impl Agent {
+        fn new(config: BudgetConfig) -> Self {
+            Self {
+                budget: AlarmBudget::new(config),
+                shares: BTreeMap::new(),
+            }
+        }
+
+        fn judge(&mut self, name: &str, at_ms: i64, tail: f64, learn: bool) -> Call {
+            if !self.shares.contains_key(name) {
+                self.shares.insert(name.to_owned(), BudgetShare::new(at_ms));
+            }
+            if at_ms % 600_000 == 0 || self.budget.living() < self.shares.len() {
+                let living = self.shares.values().filter(|s| s.is_alive(at_ms)).count();
+                self.budget.count_living(living);
+            }
+            let share = self.shares.get_mut(name).unwrap();
+            self.budget.judge(share, at_ms, tail, learn)
+        }
+
+        fn spent(&self) -> Spent {
+            self.budget.spent()
+        }
+    }
+
     /// Realised over nominal, to notify and to heal, of `agents` with four series for three months each.
     fn ratios(agents: u64, tail: impl Fn(&mut Draws, &mut f64) -> f64) -> (f64, f64) {
         let mut sum = Spent::default();
         for agent in 0..agents {
-            let mut budget = AlarmBudget::new(BudgetConfig {
+            let mut budget = Agent::new(BudgetConfig {
                 heal_alarms_per_month: 5.0,
                 notify_alarms_per_month: 5.0,
             });
@@ -442,7 +449,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_spread_over_the_living_by_their_cadence() {
-        let mut budget = AlarmBudget::new(BudgetConfig::default());
+        let mut budget = Agent::new(BudgetConfig::default());
         for minute in 0..MONTH_MINUTES {
             budget.judge("each minute", minute * MINUTE_MS, 0.5, true);
             if minute % 5 == 0 {
@@ -452,7 +459,7 @@ mod tests {
                 budget.judge("gone", minute * MINUTE_MS, 0.5, true);
             }
         }
-        assert_eq!(budget.living(), 2);
+        assert_eq!(budget.budget.living(), 2);
         let spent = budget.spent();
         assert!((spent.notify.nominal - 5.0).abs() < 0.05, "{spent:?}");
         assert!((spent.heal.nominal - 1.0).abs() < 0.01, "{spent:?}");
@@ -460,8 +467,8 @@ mod tests {
     }
 
     /// A month of chance, a quiet quarter of an hour, then the points given.
-    fn after_a_month(tails: &[f64]) -> (AlarmBudget, Vec<Call>) {
-        let (mut budget, mut draws) = (AlarmBudget::new(BudgetConfig::default()), Draws(3));
+    fn after_a_month(tails: &[f64]) -> (Agent, Vec<Call>) {
+        let (mut budget, mut draws) = (Agent::new(BudgetConfig::default()), Draws(3));
         for minute in 0..MONTH_MINUTES {
             let tail = if minute < MONTH_MINUTES - 15 {
                 draws.unit()
@@ -513,16 +520,23 @@ mod tests {
             budget.spent().notify.realised,
             before.spent().notify.realised
         );
-        budget.was_real("a");
-        budget.was_real("a");
-        budget.was_real("nobody");
-        let realised = |b: &AlarmBudget| (b.spent().notify.realised, b.spent().heal.realised);
+        for _ in 0..2 {
+            let share = budget.shares.get_mut("a").unwrap();
+            budget.budget.was_real(share);
+        }
+        let realised = |b: &Agent| (b.spent().notify.realised, b.spent().heal.realised);
         assert_eq!(realised(&budget), realised(&before));
-        assert_eq!(budget.all_points.events(), before.all_points.events());
-        assert_eq!(budget.all_lasting.events(), before.all_lasting.events());
+        assert_eq!(
+            budget.budget.all_points.events(),
+            before.budget.all_points.events()
+        );
+        assert_eq!(
+            budget.budget.all_lasting.events(),
+            before.budget.all_lasting.events()
+        );
         // The same once more is as rare as the first time.
         let mut at = (MONTH_MINUTES + 100) * MINUTE_MS;
-        let mut again = |budget: &mut AlarmBudget| {
+        let mut again = |budget: &mut Agent| {
             at += MINUTE_MS;
             budget.judge("a", at, 1e-9, true)
         };
@@ -536,7 +550,7 @@ mod tests {
         for i in 0..1000 {
             frozen.judge("a", (MONTH_MINUTES + i) * MINUTE_MS, 1e-12, false);
         }
-        assert_eq!(frozen.all_points, budget.all_points);
+        assert_eq!(frozen.budget.all_points, budget.budget.all_points);
         assert_eq!(
             frozen.spent().notify.realised,
             budget.spent().notify.realised + 1
@@ -547,7 +561,7 @@ mod tests {
     fn nonsense_is_no_alarm_and_the_state_survives_a_restart() {
         let (mut budget, _) = after_a_month(&[1e-9]);
         let text = serde_json::to_string(&budget).unwrap();
-        let back: AlarmBudget = serde_json::from_str(&text).unwrap();
+        let back: Agent = serde_json::from_str(&text).unwrap();
         assert_eq!(back, budget);
         for (at, tail) in [
             (i64::MIN, f64::NAN),
@@ -558,7 +572,7 @@ mod tests {
             let call = budget.judge("new", at, tail, true);
             assert!(call.expected_per_month >= 0.0, "{at} {tail} {call:?}");
         }
-        let mut none = AlarmBudget::new(BudgetConfig {
+        let mut none = Agent::new(BudgetConfig {
             heal_alarms_per_month: -1.0,
             notify_alarms_per_month: f64::NAN,
         });

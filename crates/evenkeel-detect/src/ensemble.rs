@@ -14,13 +14,11 @@
 mod damping;
 mod forecast;
 mod grid;
-mod nominal;
 mod tail;
 
 use damping::Damping;
 use forecast::{Bank, Residuals};
 use grid::Grid;
-use nominal::Nominal;
 use serde::{Deserialize, Serialize};
 use tail::{Pace, Tail};
 
@@ -118,7 +116,7 @@ pub struct Ensemble {
     trend: Grid<32>,
     deviation: Grid<32>,
     damping: Damping,
-    nominal: Nominal,
+    rareness: crate::tail::Tail,
 }
 
 /// What one value amounts to before damping.
@@ -148,9 +146,8 @@ impl Ensemble {
         let finding = self.look(at_ms, value);
         let interval = self.interval_ms / REFERENCE_MS;
         let score = self.damping.push(finding.rarity, finding.chance, interval);
-        let scored = self.scored(score, &finding);
-        self.nominal.push(score, self.interval_ms);
-        scored
+        let tail = self.rareness.push(height(score));
+        self.scored(score, tail, &finding)
     }
 
     /// Judges `value` as [`Ensemble::push`] does and learns nothing: for use while something is wrong. What stands
@@ -163,7 +160,7 @@ impl Ensemble {
         trial.points = trial.points.saturating_add(1);
         let finding = trial.look(at_ms, value.clamp(-VALUE_MAX, VALUE_MAX));
         let score = finding.rarity - self.damping.restlessness(finding.chance);
-        self.scored(score, &finding)
+        self.scored(score, self.rareness.judge(height(score)), &finding)
     }
 
     /// Values that were learned.
@@ -347,14 +344,12 @@ impl Ensemble {
         (expected, low, high)
     }
 
-    fn scored(&self, score: f64, finding: &Finding) -> Score {
+    fn scored(&self, score: f64, tail: f64, finding: &Finding) -> Score {
         let undamped = finding.rarity - self.damping.restlessness(finding.chance);
         Score {
             anomaly: share(score),
             strength: share(score.max(undamped)),
-            tail: self
-                .nominal
-                .probability(score, self.points, self.interval_ms),
+            tail,
             expected: finding.expected,
             low: finding.low,
             high: finding.high,
@@ -379,8 +374,13 @@ impl Ensemble {
 
 /// A score as a share: 0 at -3 and below, a half at 3, two thirds at 9.
 fn share(score: f64) -> f64 {
-    let height = score.max(-3.0) + 3.0;
+    let height = height(score);
     height / (height + 6.0)
+}
+
+/// A score as a height above nothing.
+fn height(score: f64) -> f64 {
+    score.max(-3.0) + 3.0
 }
 
 #[expect(

@@ -4,8 +4,9 @@
 //! the daemon says what time it is at each check, and the same code runs live, in the simulator and in replay.
 //!
 //! In reading order: what is measured ([`sample`]), with which limits ([`thresholds`]) and habits ([`config`]);
-//! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]); what they may
-//! stand on ([`counts`], [`leak`]) and how many alarms are granted ([`budget`]);
+//! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]); any
+//! number of further series ([`follow`]), each judged by itself ([`ensemble`]) and how rare that is ([`tail`]); what they may stand on ([`counts`],
+//! [`leak`]) and how many alarms are granted ([`budget`]); what a log says again and again ([`template`]);
 //! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
 //! ([`watchdog`]), with one anomaly for as long as it lasts ([`verdict`]).
 //!
@@ -23,6 +24,7 @@ pub mod drift;
 pub mod ensemble;
 pub mod error_rate;
 pub mod failure_rate;
+pub mod follow;
 pub mod latency;
 pub mod leak;
 pub mod limits;
@@ -40,6 +42,7 @@ pub mod watchdog;
 
 pub use baseline::{Baseline, BaselineError};
 pub use config::{DetectConfig, InvalidConfig};
+pub use follow::{Follow, FollowConfig};
 pub use sample::{ProbeError, Sample, SampleValue, SeriesId};
 pub use template::{TemplateId, TemplateMiner};
 pub use thresholds::{InvalidThreshold, Thresholds};

@@ -67,3 +67,22 @@ pub const RSS_ABSURD_BYTES: u64 = 1 << 50;
 pub const WINDOW_MAX_MS: i64 = 31 * 24 * 3_600_000;
 /// Longest persistence ring that a configuration may ask for, in checks.
 pub const PERSISTENCE_MAX: u32 = 60;
+
+/// A followed series is never called stale before this long, in milliseconds.
+pub const FOLLOWED_GAP_FLOOR_MS: i64 = 30_000;
+/// Newest points of a followed series that are kept for a plot.
+pub const PLOT_LEN: usize = 48;
+/// Most incidents of followed series that stand at once; beyond it a new one waits until another is over.
+pub const INCIDENTS_MAX: usize = 64;
+/// Series of one incident that are named.
+pub const INCIDENT_MEMBERS_MAX: usize = 20;
+/// A reading of a followed series that is older than this is late and dropped, in milliseconds.
+pub const FOLLOWED_LATE_MS: i64 = 600_000;
+/// Longest name of a followed series, in bytes: a metric with its labels.
+pub const FOLLOWED_NAME_MAX: usize = 1024;
+/// Most deploys and words of a person that are remembered as taken in; the oldest goes first.
+pub const MARKS_MAX: usize = 512;
+/// Events below which a share or a quantile of a followed series says nothing.
+pub const EVENTS_MIN: u64 = 20;
+/// Most processes whose memory is looked at over weeks.
+pub const LEAKS_MAX: usize = 128;

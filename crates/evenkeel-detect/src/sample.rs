@@ -5,6 +5,7 @@ use std::fmt;
 use evenkeel_core::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::follow::Kind;
 use crate::limits::{
     COUNT_ABSURD, ENDPOINT_NAME_MAX, LATENCY_ABSURD_MS, RSS_ABSURD_BYTES, SERIES_NAME_MAX,
     SERVICE_NAME_MAX,
@@ -117,6 +118,19 @@ pub enum SampleValue {
         /// All that ended.
         total: u64,
     },
+    /// Any other measure: its series is followed by itself, and nothing is known of it but what it shows.
+    Value {
+        /// The service that it belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<String>,
+        /// What it shows.
+        measure: Kind,
+        /// The value, in the unit of `measure`.
+        value: f64,
+        /// Events that a share or a quantile rests on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        n: Option<u64>,
+    },
     /// The supervisor saw the service's process end.
     ServiceDown {
         /// The service.
@@ -179,6 +193,10 @@ impl Sample {
             }
             SampleValue::ServiceDown { service, .. } | SampleValue::ServiceUp { service } => {
                 long(service, SERVICE_NAME_MAX)
+            }
+            SampleValue::Value { service, value, .. } => {
+                long(service.as_deref().unwrap_or(""), SERVICE_NAME_MAX)
+                    .or((!value.is_finite()).then_some(DropReason::NotFinite))
             }
             SampleValue::Missing { .. } => None,
         }

@@ -6,18 +6,23 @@
 //! seen in: what depends on a dead service fails with it, and one incident is healed, not five. When it is over,
 //! their windows begin anew, so that its own failures do not come back as an error spike.
 
+mod leaks;
 mod reset;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
 
 use evenkeel_core::anomaly::{Anomaly, AnomalyType, Severity};
+use evenkeel_core::healer::NOTE_ONLY;
 use evenkeel_core::time::Timestamp;
+use serde_json::json;
 
 use crate::baseline::Baseline;
 use crate::config::DetectConfig;
 use crate::drift::{self, Reference, Signal};
 use crate::error_rate::{self, ErrorRate};
 use crate::failure_rate::{self, FailureRate};
+use crate::follow::{Follow, FollowConfig, Kind, Point, level};
 use crate::latency::{self, Latency};
 use crate::limits::{CLOCK_JUMP_FLOOR_MS, PENDING_MAX};
 use crate::liveness::{self, Liveness};
@@ -28,6 +33,7 @@ use crate::telemetry::{self, DropReason, Telemetry};
 use crate::thresholds::Thresholds;
 use crate::verdict::{MeasureNow, Measures, Verdict};
 
+use leaks::Leaks;
 pub use reset::Scope;
 
 /// The watchdog's memory and judgement.
@@ -52,6 +58,8 @@ pub struct Watchdog {
     failure_slot: Slot,
     telemetry_slot: Slot,
     drift_slots: [Slot; 3],
+    follow: Follow,
+    leaks: Leaks,
     /// By service: down and hung.
     liveness_slots: BTreeMap<String, (Slot, Slot)>,
 }
@@ -75,6 +83,8 @@ impl Watchdog {
             drift_slots: Signal::ALL
                 .map(|signal| Slot::new(AnomalyType::DRIFT, signal.series(), note)),
             liveness_slots: BTreeMap::new(),
+            follow: Follow::new(FollowConfig::default()),
+            leaks: Leaks::default(),
             config,
             thresholds,
             baseline,
@@ -88,6 +98,15 @@ impl Watchdog {
             failures: FailureRate::default(),
             liveness: Liveness::default(),
             references,
+        }
+    }
+
+    /// The same, with these habits for followed series.
+    #[must_use]
+    pub fn with_follow(self, config: FollowConfig) -> Self {
+        Self {
+            follow: Follow::new(config),
+            ..self
         }
     }
 
@@ -163,6 +182,12 @@ impl Watchdog {
         verdicts.extend(self.judge_drift(now, known, fresh_errors, quiet, by));
         let telemetry = self.telemetry.evaluate(now, &self.config);
         verdicts.extend(self.telemetry_slot.step(telemetry, by, None));
+        // SAFETY 17: nothing is learned, and no new level adopted, while something is wrong.
+        self.follow.freeze(self.frozen || !quiet);
+        self.learn_measures(now);
+        verdicts.extend(self.follow.check(now, by, !quiet));
+        verdicts.extend(self.leaks.judge(&self.follow, now, &self.config, by));
+        self.explain(&mut verdicts);
         verdicts
     }
 
@@ -217,7 +242,9 @@ impl Watchdog {
 
     fn absorb(&mut self, now: Timestamp) {
         while let Some(sample) = self.pending.pop_front() {
-            if self.telemetry.admit(&sample, now, &self.config) {
+            if let SampleValue::Value { .. } = sample.value {
+                self.follow_sample(&sample, now);
+            } else if self.telemetry.admit(&sample, now, &self.config) {
                 self.take(&sample);
             }
         }
@@ -260,6 +287,8 @@ impl Watchdog {
                 process,
                 rss_bytes,
             } => {
+                let mb = *rss_bytes as f64 / memory::BYTES_PER_MB;
+                self.follow.memory(series, *process, at, mb, !self.frozen);
                 self.memory
                     .reading(series, service.as_deref(), *process, at, *rss_bytes, config);
             }
@@ -270,9 +299,106 @@ impl Watchdog {
             SampleValue::PlaybookRuns { failed, total } => {
                 self.failures.totals(at, *failed, *total);
             }
-            SampleValue::ServiceDown { .. }
+            SampleValue::Value { .. }
+            | SampleValue::ServiceDown { .. }
             | SampleValue::ServiceUp { .. }
             | SampleValue::Missing { .. } => {}
+        }
+    }
+
+    fn follow_sample(&mut self, sample: &Sample, now: Timestamp) {
+        if let SampleValue::Value {
+            service,
+            measure,
+            value,
+            n,
+        } = &sample.value
+        {
+            let point = Point {
+                series: sample.series.as_str(),
+                service: service.as_deref(),
+                kind: *measure,
+                at: sample.at,
+                value: *value,
+                n: *n,
+                silent: false,
+            };
+            self.follow.observe(&point, now);
+        }
+    }
+
+    /// The same for a series whose name is longer than a [`crate::SeriesId`], or where there are thousands at each
+    /// check. `now` is the time of the check that it belongs to.
+    pub fn observe_point(&mut self, point: &Point<'_>, now: Timestamp) {
+        self.follow.observe(point, now);
+    }
+
+    /// What it measures itself is learned too, so that a person can be told what is usual. The fixed limits judge it.
+    fn learn_measures(&mut self, now: Timestamp) {
+        for (series, kind, value) in [
+            (
+                error_rate::SERIES,
+                Kind::Errors,
+                self.errors.measure(&self.config),
+            ),
+            (
+                latency::SERIES,
+                Kind::Latency,
+                self.latency.measure(&self.config),
+            ),
+        ] {
+            if let Some(measure) = value.filter(|m| m.enough) {
+                let point = Point {
+                    series,
+                    service: None,
+                    kind,
+                    at: now,
+                    value: measure.value,
+                    n: None,
+                    silent: true,
+                };
+                self.follow.observe(&point, now);
+            }
+        }
+        if let Some(mb) = self.memory.total_mb() {
+            let point = Point {
+                series: "memory",
+                service: None,
+                kind: Kind::Memory,
+                at: now,
+                value: mb * memory::BYTES_PER_MB,
+                n: None,
+                silent: true,
+            };
+            self.follow.observe(&point, now);
+        }
+    }
+
+    /// Adds what is usual, and a plot, to what the fixed limits found.
+    fn explain(&self, verdicts: &mut [Verdict]) {
+        for verdict in verdicts {
+            let Verdict::Raised(anomaly) = verdict else {
+                continue;
+            };
+            let Some(series) = anomaly.series.as_deref() else {
+                continue;
+            };
+            let Some(standing) = self.follow.standing(series).filter(|s| s.learned) else {
+                continue;
+            };
+            if let Some(context) = anomaly.context.as_object_mut()
+                && !context.contains_key("plot")
+            {
+                let usual = (standing.low.max(0.0), standing.high);
+                let _ = write!(
+                    anomaly.details,
+                    "; usual is {} to {}",
+                    level(usual.0, standing.kind),
+                    level(usual.1, standing.kind)
+                );
+                context.insert("usual".to_owned(), json!([usual.0, usual.1]));
+                context.insert("plot".to_owned(), json!(self.follow.plot(series)));
+            }
         }
     }
 
@@ -365,7 +491,10 @@ impl Watchdog {
 
     /// Anomalies that stand, with their newest figures.
     pub fn active(&self) -> impl Iterator<Item = &Anomaly> {
-        self.slots().filter_map(Slot::active)
+        self.slots()
+            .chain(self.leaks.slots())
+            .filter_map(Slot::active)
+            .chain(self.follow.active())
     }
 
     /// All measures as of the last check.
@@ -422,6 +551,16 @@ impl Watchdog {
     pub fn set_baseline(&mut self, baseline: Option<Baseline>) {
         self.references = references(baseline.as_ref());
         self.baseline = baseline;
+    }
+
+    /// Every series that is followed.
+    pub fn follow(&self) -> &Follow {
+        &self.follow
+    }
+
+    /// The same, to tell it of deploys and what a person says, and to put what was learned before in its place.
+    pub fn follow_mut(&mut self) -> &mut Follow {
+        &mut self.follow
     }
 
     /// The baseline in force.
@@ -490,5 +629,5 @@ fn references(baseline: Option<&Baseline>) -> [Reference; 3] {
 
 /// A kind that is noted and never acted on.
 fn is_note(anomaly: &Anomaly) -> bool {
-    [AnomalyType::DRIFT, AnomalyType::TELEMETRY_MISSING].contains(&anomaly.kind.as_str())
+    NOTE_ONLY.contains(&anomaly.kind.as_str())
 }

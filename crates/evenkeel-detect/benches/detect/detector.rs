@@ -1,5 +1,7 @@
 //! What is measured: a streaming detector, and the simple reference that any other should beat.
 
+use evenkeel_detect::ensemble::Ensemble;
+
 /// A detector of one series. It sees each value once, in order, and nothing else.
 pub(crate) trait Detect {
     /// How anomalous the value is, 0 to 1, and the nominal probability of such a value or a rarer one.
@@ -85,24 +87,34 @@ pub(crate) fn two_sided(z: f64) -> f64 {
 }
 
 /// The detectors that are compared, the reference first.
-pub(crate) const NAMES: [&str; 1] = ["EWMA-z"];
+pub(crate) const NAMES: [&str; 2] = ["EWMA-z", "Evenkeel"];
 
 /// One of them.
 #[derive(Clone, Debug)]
 pub(crate) enum Detector {
     /// The reference.
     EwmaZ(EwmaZ),
+    /// What follows live series.
+    Ensemble(Box<Ensemble>),
 }
 
 impl Detector {
     /// `rest` is the reference's alone.
-    pub(crate) fn new(_name: &str, rest: u32) -> Self {
-        Self::EwmaZ(EwmaZ::new(rest))
+    pub(crate) fn new(name: &str, rest: u32) -> Self {
+        if name == NAMES[0] {
+            Self::EwmaZ(EwmaZ::new(rest))
+        } else {
+            Self::Ensemble(Box::default())
+        }
     }
 
     pub(crate) fn push(&mut self, at_ms: i64, value: f64) -> (f64, f64) {
         match self {
             Self::EwmaZ(d) => d.push(at_ms, value),
+            Self::Ensemble(d) => {
+                let score = d.push(at_ms, value);
+                (score.anomaly, score.tail)
+            }
         }
     }
 
@@ -110,6 +122,7 @@ impl Detector {
     pub(crate) fn state_bytes(&self) -> usize {
         match self {
             Self::EwmaZ(_) => size_of::<EwmaZ>(),
+            Self::Ensemble(_) => size_of::<Ensemble>(),
         }
     }
 }

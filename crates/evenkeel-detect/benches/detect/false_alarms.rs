@@ -3,7 +3,7 @@
 //! An agent watches one series of each kind for three months, a point a minute, and has the default budget. Every
 //! point counts from the first one on: a young series is no excuse.
 
-use evenkeel_detect::budget::{Alarm, AlarmBudget, BudgetConfig, Spent};
+use evenkeel_detect::budget::{Alarm, AlarmBudget, BudgetConfig, BudgetShare, Spent};
 
 use crate::detector::{Detector, NAMES};
 use crate::noise::{Kind, MONTH, Noise};
@@ -38,21 +38,26 @@ impl Counted {
 
 fn agent(detector: &str, seed: u64) -> Counted {
     let mut budget = AlarmBudget::new(BudgetConfig::default());
-    let mut series: Vec<(String, Noise, Detector)> = (0..)
+    let mut series: Vec<(BudgetShare, Noise, Detector)> = (0..)
         .zip(Kind::ALL)
         .map(|(i, kind)| {
             let noise = Noise::new(kind, seed * 1_000 + i);
-            (format!("{kind:?}"), noise, Detector::new(detector, 60))
+            (
+                BudgetShare::new(START_MS),
+                noise,
+                Detector::new(detector, 60),
+            )
         })
         .collect();
+    budget.count_living(series.len());
     let mut counted = Counted::default();
     let mut at_ms = START_MS;
     for _ in 0..MONTHS * MONTH {
         at_ms += MINUTE_MS;
-        for (kind, (name, noise, detector)) in series.iter_mut().enumerate() {
+        for (kind, (share, noise, detector)) in series.iter_mut().enumerate() {
             let (_, tail) = detector.push(at_ms, noise.next());
             let Spent { notify, heal } = budget.spent();
-            let call = budget.judge(name, at_ms, tail, true);
+            let call = budget.judge(share, at_ms, tail, true);
             let now = budget.spent();
             counted.notify[kind].0 += now.notify.nominal - notify.nominal;
             counted.heal[kind].0 += now.heal.nominal - heal.nominal;

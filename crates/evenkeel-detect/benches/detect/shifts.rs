@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use evenkeel_detect::budget::{AlarmBudget, BudgetConfig};
+use evenkeel_detect::budget::{AlarmBudget, BudgetConfig, BudgetShare};
 
 use crate::detector::{Detector, NAMES};
 use crate::sets::{self, Labelled};
@@ -44,13 +44,14 @@ impl Tally {
 struct Watching {
     detector: Detector,
     budget: AlarmBudget,
+    share: BudgetShare,
 }
 
 impl Watching {
     fn push(&mut self, at_ms: i64, value: f64) -> bool {
         let (_, tail) = self.detector.push(at_ms, value);
         self.budget
-            .judge("series", at_ms, tail, true)
+            .judge(&mut self.share, at_ms, tail, true)
             .notify
             .is_raised()
     }
@@ -97,6 +98,7 @@ fn measure(series: &[Labelled], name: &str, rest: u32) -> [[Tally; 3]; SHIFTS.le
                 heal_alarms_per_month: 0.0,
                 notify_alarms_per_month: share,
             }),
+            share: BudgetShare::new(s.times_ms.first().copied().unwrap_or(0)),
         };
         let places = places(s);
         let of_kind = LATENCY_OR_ERRORS.iter().any(|k| s.name.contains(k));

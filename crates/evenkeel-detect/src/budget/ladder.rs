@@ -164,7 +164,8 @@ impl Counts {
     }
 
     fn shape(&self, watch: Watch) -> Shape {
-        let mut slopes = [watch.needs as f64; RUNGS];
+        // Neighbours depend on each other, how much is not known yet: half way between fully and not at all.
+        let mut slopes = [f64::midpoint(1.0, watch.needs as f64); RUNGS];
         let mut weight = PSEUDO_EVENTS;
         for j in 1..RUNGS {
             slopes[j] = watch.bounded(slope(&self.events, j, slopes[j - 1], weight));

@@ -66,6 +66,8 @@ impl Watchdog {
             for slot in &mut self.drift_slots {
                 forgotten.extend(slot.forget());
             }
+            forgotten.extend(self.follow.reset());
+            forgotten.extend(self.leaks.forget());
         }
         self.telemetry.not_before(now);
         forgotten
