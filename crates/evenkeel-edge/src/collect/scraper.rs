@@ -224,9 +224,9 @@ impl Tracked {
             service: target.service.clone(),
         };
         Self {
+            track: Track::of(&target.name),
             target,
             rules,
-            track: Track::default(),
             due,
             is_missing: false,
             told: BTreeMap::new(),

@@ -14,9 +14,9 @@ mod anchors;
 mod guidance_store;
 mod ledger_keys;
 mod probes;
-mod scrapes;
 #[cfg(target_os = "linux")]
 mod resources;
+mod scrapes;
 #[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]

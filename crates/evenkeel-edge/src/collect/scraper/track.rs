@@ -65,6 +65,8 @@ pub(super) struct Found {
 /// One target as far as it was read.
 #[derive(Debug, Default)]
 pub(super) struct Track {
+    /// What the names of its series begin with.
+    prefix: String,
     memory: Memory,
     scrape: u32,
     /// When the last page was read.
@@ -72,6 +74,14 @@ pub(super) struct Track {
 }
 
 impl Track {
+    /// A target whose series begin with its name, since another one may have series of the same names.
+    pub(super) fn of(target: &str) -> Self {
+        Self {
+            prefix: format!("{target}/"),
+            ..Self::default()
+        }
+    }
+
     /// How many series are remembered.
     pub(super) fn series_len(&self) -> usize {
         self.memory.slots.len()
@@ -195,7 +205,8 @@ impl Track {
             found.odd += 1;
             return None;
         };
-        let series = (!matches!(what, What::Bucket { .. } | What::Start)).then(|| Arc::from(text));
+        let series = (!matches!(what, What::Bucket { .. } | What::Start))
+            .then(|| Arc::from(format!("{}{text}", self.prefix)));
         if what == What::Info && self.last.is_some() {
             found.told.extend(series.clone());
         }
@@ -269,7 +280,8 @@ impl Track {
         if let Some(place) = self.memory.histogram_of.get(&group) {
             return Ok(*place);
         }
-        let of_labels = names(|q| {
+        let prefix = self.prefix.clone();
+        let of_labels = names(&prefix, |q| {
             let more = Some(("quantile", q));
             sample.labels.canonical_with(family, &["le"], more)
         })?;
@@ -279,7 +291,9 @@ impl Track {
             place
         } else {
             let none = crate::collect::exposition::Labels::NONE;
-            let together = names(|q| none.canonical_with(family, &[], Some(("quantile", q))))?;
+            let together = names(&prefix, |q| {
+                none.canonical_with(family, &[], Some(("quantile", q)))
+            })?;
             let place = length(&self.memory.families);
             self.memory.families.push(Family {
                 names: together,
@@ -447,9 +461,10 @@ fn role<'a>(sample: &Sample<'a>, name: &'a str) -> (Role, &'a str) {
 }
 
 fn names(
+    prefix: &str,
     name: impl Fn(&str) -> Result<String, DuplicateLabel>,
 ) -> Result<QuantileNames, DuplicateLabel> {
-    let of = |at: usize| name(QUANTILES[at].1).map(Arc::from);
+    let of = |at: usize| name(QUANTILES[at].1).map(|name| Arc::from(format!("{prefix}{name}")));
     Ok([of(0)?, of(1)?, of(2)?])
 }
 
