@@ -4,6 +4,7 @@
 //! 4 the ledger does not verify, 5 internal.
 
 mod check;
+mod detect;
 mod exit;
 mod explain;
 mod forecast;
@@ -13,6 +14,7 @@ mod ledger;
 mod logs;
 mod order;
 mod playbook;
+mod replay;
 mod run;
 mod snapshot;
 mod status;
@@ -181,6 +183,9 @@ pub enum Command {
         #[arg(long)]
         why: String,
     },
+    /// Say what happened to the target, so that it is not taken for trouble
+    #[command(subcommand)]
+    Mark(MarkCommand),
     /// Healing cycles, newest first
     History {
         /// Only these
@@ -190,9 +195,10 @@ pub enum Command {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
-    /// The whole story of one healing cycle: what happened, what was decided and why
+    /// The whole story of one healing cycle, or the evidence of an anomaly with a plot of its series
     Explain {
-        /// Its id, the beginning of it that no other has, or `last`
+        /// A cycle's id, the beginning of it that no other has, or `last`; or an anomaly's type or key, such as `drift`
+        #[arg(value_name = "CYCLE|ANOMALY")]
         cycle: String,
     },
     /// Order an anomaly to be healed now, or see with `--dry-run` what would be done
@@ -228,6 +234,10 @@ pub enum Command {
     Ledger(LedgerCommand),
     /// On another host: cosign checkpoints of logs that only grow (C2SP tlog-witness)
     Witness(witness::WitnessArgs),
+    /// Score series in CSV files with the detector that follows live ones
+    Detect(detect::DetectArgs),
+    /// Run the watchdog over recorded telemetry: what it would have found, and what would have been done
+    Replay(replay::ReplayArgs),
     /// Check the configuration and the playbooks, and start nothing
     Check,
     /// Grace, the reference service, alone
@@ -248,6 +258,28 @@ pub enum Command {
 pub enum BaselineCommand {
     /// Print the baseline
     Show,
+    /// Take what a series shows from now on for healthy: its usual values are learned anew, errors and leaks too
+    Relearn {
+        /// The series, as `evenkeel status --json` names it; every series when absent
+        series: Option<String>,
+        /// Why that is healthy, for whoever reads the ledger
+        #[arg(long)]
+        why: String,
+    },
+}
+
+/// `evenkeel mark`.
+#[derive(Debug, Subcommand)]
+pub enum MarkCommand {
+    /// A new version is there: what is usual may change now, and is learned anew. Errors and leaks are not excused
+    Deploy {
+        /// Which version, such as `v2`
+        #[arg(value_name = "VERSION")]
+        release: String,
+        /// Only of this service
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+    },
 }
 
 /// `evenkeel breaker`.
@@ -369,6 +401,9 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Run { once } => run::run(&global, once),
         Command::Stress { tests } => run::stress(&global, &tests),
         Command::Baseline(BaselineCommand::Show) => status::baseline(&global),
+        Command::Baseline(BaselineCommand::Relearn { series, why }) => {
+            order::order(&global, Order::Relearn { series, why })
+        }
         Command::Status => status::status(&global),
         Command::Mode {
             mode,
@@ -387,6 +422,10 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         }
         Command::Repaired { what, why } => order::order(&global, Order::Repaired { what, why }),
         Command::Unstick { why } => order::order(&global, Order::Unstick { why }),
+        Command::Mark(MarkCommand::Deploy { release, service }) => {
+            let version = release;
+            order::order(&global, Order::MarkDeploy { version, service })
+        }
         Command::History { result, limit } => history::history(&global, result, limit),
         Command::Explain { cycle } => explain::explain(&global, &cycle),
         Command::Heal(args) => heal::heal(&global, &args),
@@ -401,6 +440,8 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Snapshot(command) => snapshot::snapshot(&global, command),
         Command::Ledger(command) => ledger::ledger(&global, command),
         Command::Witness(args) => witness::witness(&global, &args),
+        Command::Detect(args) => detect::detect(&global, &args),
+        Command::Replay(args) => replay::replay(&global, &args),
         Command::Check => check::check(&global),
         #[cfg(feature = "demo")]
         Command::Grace(mut args) => {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_core::Timestamp;
 use evenkeel_detect::{Sample, SampleValue};
 use evenkeel_edge::collect::exposition::{Format, PAGE_LEN_MAX};
 use evenkeel_edge::collect::log_follow::{FollowFrom, LogFollower};
@@ -12,6 +13,8 @@ use evenkeel_edge::collect::probe::Prober;
 use evenkeel_edge::collect::reading::Reading;
 use evenkeel_edge::collect::scrape::{Scrape, ScrapeNames};
 use evenkeel_edge::collect::scraper::ScrapeTarget;
+use evenkeel_edge::collect::{LogEntry, LogTemplates, ResourceCollector, SqlCollector};
+use evenkeel_edge::process::Supervisor;
 
 use crate::clock;
 use crate::config::Config;
@@ -24,6 +27,11 @@ const LINES_MAX: usize = 10_000;
 /// Follows what the configuration names.
 pub struct Collectors {
     logs: Option<LogFollower>,
+    templates: LogTemplates,
+    resources: Option<ResourceCollector>,
+    sql: Option<SqlCollector>,
+    /// Services of which a page has just said another version; nothing for a page that belongs to none.
+    deployed: Vec<Option<Arc<str>>>,
     metrics: Option<Metrics>,
     pages: Option<Pages>,
     readings: VecDeque<Reading>,
@@ -53,6 +61,11 @@ impl Collectors {
         Self {
             logs: (!logs.is_empty())
                 .then(|| LogFollower::new(logs.iter().cloned(), FollowFrom::End)),
+            templates: LogTemplates::new("all", None, None),
+            resources: Some(ResourceCollector::default()),
+            sql: (!config.watchdog.sql.is_empty())
+                .then(|| SqlCollector::new(config.watchdog.sql.iter().cloned())),
+            deployed: Vec::new(),
             metrics,
             pages: Pages::start(pages, prober.clone()),
             readings: VecDeque::new(),
@@ -60,29 +73,105 @@ impl Collectors {
         }
     }
 
-    /// What the pages of `[[watchdog.metrics]]` gave up to the last [`Self::collect`], the oldest first; each reading is
-    /// handed out once, and forgotten with the next `collect`.
+    /// What was read up to the last [`Self::collect`]; each reading is handed out once, and forgotten with the next
+    /// `collect`.
     pub fn readings(&mut self) -> VecDeque<Reading> {
         std::mem::take(&mut self.readings)
     }
 
+    /// Services of which a page said another version since the last call; `None` for a page that belongs to none.
+    pub fn deployed(&mut self) -> Vec<Option<Arc<str>>> {
+        std::mem::take(&mut self.deployed)
+    }
+
     /// What was written and counted since the last call.
-    pub async fn collect(&mut self, prober: &Prober, deadline: Duration) -> Vec<Sample> {
-        let mut samples = self.logs.as_mut().map_or_else(Vec::new, log_samples);
+    pub async fn collect(
+        &mut self,
+        supervisor: &Supervisor,
+        prober: &Prober,
+        deadline: Duration,
+    ) -> Vec<Sample> {
+        self.readings.clear();
+        let mut samples = self.logs();
         if let Some(metrics) = &mut self.metrics {
             samples.extend(metrics.samples(prober, deadline).await);
         }
         if let Some(pages) = &self.pages {
             let gathered = pages.take();
             for report in gathered.reports.into_values() {
+                if report.told.iter().any(|series| is_version(series)) {
+                    self.deployed.push(report.service.clone());
+                }
                 let reason = report.missing.map(|missing| missing.reason);
                 self.heard_of.insert(report.target, reason);
             }
             self.readings = gathered.readings;
             samples.extend(pages_sample(pages.is_running(), &self.heard_of));
         }
+        samples.extend(self.files(supervisor.clone()).await);
         samples
     }
+
+    /// Lines that came, as samples and as templates.
+    fn logs(&mut self) -> Vec<Sample> {
+        let Some(logs) = &mut self.logs else {
+            return Vec::new();
+        };
+        let (entries, problems) = logs.poll(LINES_MAX);
+        let now = clock::now();
+        let new = self.templates.take(now, &entries);
+        for error in &new.errors {
+            tracing::warn!(
+                subsystem = "watchdog",
+                event_type = "new_error",
+                template = %error.template,
+                line = error.line,
+                "an error that was not logged before"
+            );
+        }
+        let collected = match problems.first() {
+            Some(problem) => self.templates.unread(now, problem),
+            None => self.templates.close(now),
+        };
+        self.readings.extend(collected.readings);
+        log_samples(now, &entries, problems.first().map(String::as_str))
+    }
+
+    /// What processes use and what databases say: read on another thread, since files and queries may take their time.
+    async fn files(&mut self, supervisor: Supervisor) -> Vec<Sample> {
+        let (mut resources, mut sql) = (self.resources.take(), self.sql.take());
+        let now = clock::now();
+        let read = tokio::task::spawn_blocking(move || {
+            let used = resources.as_mut().map(|r| r.collect(&supervisor, now));
+            let asked = sql.as_mut().map(|s| s.collect(now));
+            (resources, sql, used, asked)
+        });
+        let Ok((resources, sql, used, asked)) = read.await else {
+            return missing("resources", "reading them ended in a panic; see the log")
+                .into_iter()
+                .collect();
+        };
+        (self.resources, self.sql) = (resources, sql);
+        self.readings
+            .extend(used.map(|c| c.readings).unwrap_or_default());
+        let Some(asked) = asked else {
+            return Vec::new();
+        };
+        self.readings.extend(asked.readings);
+        match asked.missing.first() {
+            Some(m) => missing("sql", &format!("{}: {}", m.series, m.reason)),
+            None => heard("sql"),
+        }
+        .into_iter()
+        .collect()
+    }
+}
+
+/// A series of information that names a version, such as `app_build_info{version="2.1"}`.
+fn is_version(series: &str) -> bool {
+    ["version=", "revision=", "commit="]
+        .iter()
+        .any(|label| series.contains(label))
 }
 
 /// Whether the pages of metrics can be read: all of them in one sample, however many there are.
@@ -104,15 +193,13 @@ fn pages_sample(is_running: bool, pages: &BTreeMap<Arc<str>, Option<String>>) ->
     }
 }
 
-fn log_samples(logs: &mut LogFollower) -> Vec<Sample> {
-    let (entries, problems) = logs.poll(LINES_MAX);
-    let now = clock::now();
+fn log_samples(now: Timestamp, entries: &[LogEntry], problem: Option<&str>) -> Vec<Sample> {
     let errors = entries.iter().filter(|e| e.is_error()).count() as u64;
     let total = entries.len() as u64;
     let mut samples: Vec<Sample> = sample(now, "error_log", SampleValue::Counts { errors, total })
         .into_iter()
         .collect();
-    samples.extend(match problems.first() {
+    samples.extend(match problem {
         Some(problem) => missing("log_files", problem),
         None => heard("log_files"),
     });

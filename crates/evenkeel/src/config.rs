@@ -8,6 +8,7 @@ mod ledger;
 mod load;
 mod metrics;
 mod policy;
+mod series;
 mod sql;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub use ledger::{
 pub use load::{ConfigError, load, load_text};
 pub use metrics::{METRICS_MAX, MetricsSection};
 pub use policy::{ApiSection, DEPENDENCIES_MAX, DependencySection};
+pub use series::SeriesSection;
 
 /// How the files in the data directory are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -168,6 +170,10 @@ pub struct WatchdogSection {
     pub sql: Vec<SqlQuery>,
     /// How the detectors judge; `interval_ms` and the probe's deadline are taken from above.
     pub detect: DetectConfig,
+    /// Series that are followed by themselves, and the budget of alarms that is spread over them.
+    pub series: SeriesSection,
+    /// Every sample is written here too, one JSON object a line, for `evenkeel replay`; absent: nothing is recorded.
+    pub record: Option<PathBuf>,
 }
 
 /// `[watchdog.thresholds]`: a value exactly at its limit is still good.
@@ -321,6 +327,8 @@ impl Default for WatchdogSection {
             metrics: Vec::new(),
             sql: Vec::new(),
             detect: DetectConfig::default(),
+            series: SeriesSection::default(),
+            record: None,
         }
     }
 }

@@ -79,6 +79,11 @@ impl Layout {
         self.root.join("storage").join("baseline.json")
     }
 
+    /// What was learned of each series.
+    pub fn series(&self) -> PathBuf {
+        self.root.join("storage").join("series.bin")
+    }
+
     /// What the watchdog saw last, for `status`.
     pub fn status(&self) -> PathBuf {
         self.root.join("run").join("status.json")

@@ -13,7 +13,7 @@ use evenkeel_core::event::Trigger;
 use evenkeel_core::healer::NOTE_ONLY;
 use evenkeel_core::{Facts, Timestamp};
 use evenkeel_detect::{
-    Baseline, Measures, ProbeError, Sample, SampleValue, Scope, SeriesId, Verdict, Watchdog,
+    Baseline, Follow, Measures, ProbeError, Sample, SampleValue, Scope, SeriesId, Verdict, Watchdog,
 };
 use evenkeel_edge::collect::probe::{self, ProbeResult, Prober};
 use evenkeel_edge::process::{ProcessId, ServiceEvent, ServiceStatus, Supervisor};
@@ -29,12 +29,17 @@ use crate::dependencies::Dependencies;
 use crate::healing::World;
 use crate::journal::{Journal, OWN_ACTORS, OWN_SUBSYSTEMS};
 use crate::layout::Layout;
+use crate::learned::Learned;
 use crate::mind::Mind;
 use crate::pulse::Loop;
+use crate::readings;
+use crate::record::Record;
 use crate::stop::{self, Stopper};
 
 /// Events that wait to be taken; beyond it quiet checks are dropped, never anomalies.
 const EVENTS_MAX: usize = 256;
+/// Most series that `status --json` shows.
+const SERIES_SHOWN_MAX: usize = 200;
 
 /// What the watchdog tells.
 #[derive(Clone, Debug)]
@@ -97,7 +102,7 @@ impl Detector {
         self.lock().measures()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Watchdog> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Watchdog> {
         self.watchdog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -117,6 +122,20 @@ impl Watch {
         let interval = Duration::from_millis(world.config.watchdog.interval_ms);
         let reader = journal.ledger().reader().ok();
         let newest = reader.as_ref().and_then(|r| r.head().ok());
+        let (learned, follow) = Learned::open(
+            layout.series(),
+            &world.config.watchdog.series.clone().into(),
+        );
+        if let Some(follow) = follow {
+            *world.watchdog.lock().follow_mut() = follow;
+        }
+        let record = world.config.watchdog.record.as_ref().and_then(|path| {
+            Record::open(&world.config.base.join(path))
+                .inspect_err(|e| {
+                    tracing::warn!(subsystem = "watchdog", "[watchdog] record: {e}");
+                })
+                .ok()
+        });
         let mut observer = Observer {
             detector: world.watchdog.clone(),
             supervisor: world.supervisor.clone(),
@@ -135,6 +154,8 @@ impl Watch {
             ledger_seen: newest.map_or(0, |head| head.sequence),
             status_file: layout.status(),
             seen_ready: BTreeMap::new(),
+            learned,
+            record,
             tx,
         };
         let mut services = world.supervisor.subscribe();
@@ -160,6 +181,8 @@ impl Watch {
                     },
                 }
             }
+            let bytes = observer.detector.lock().follow().to_bytes();
+            observer.learned.write(&bytes);
         });
         Self {
             events,
@@ -198,6 +221,8 @@ struct Observer {
     ledger_seen: u64,
     status_file: std::path::PathBuf,
     seen_ready: BTreeMap<String, ProcessId>,
+    learned: Learned,
+    record: Option<Record>,
     tx: mpsc::Sender<(WatchEvent, Instant)>,
 }
 
@@ -207,8 +232,17 @@ impl Observer {
         let mut samples = self.probe().await;
         samples.extend(self.services());
         samples.extend(self.ledger());
-        samples.extend(self.collectors.collect(&self.prober, self.deadline).await);
+        samples.extend(
+            self.collectors
+                .collect(&self.supervisor, &self.prober, self.deadline)
+                .await,
+        );
         samples.extend(self.dependencies.check(&self.prober, self.deadline).await);
+        let readings = self.collectors.readings();
+        if let Some(record) = &mut self.record {
+            record.write(&samples);
+            record.write_points(readings.iter().filter_map(readings::point));
+        }
         let resting = self.detector.resting.load(Ordering::SeqCst);
         let now = clock::now();
         // While resting the check is made all the same, or its absence would look like a stopped clock; what it says is
@@ -224,8 +258,25 @@ impl Observer {
             for sample in &samples {
                 watchdog.observe(sample);
             }
+            self.take_word(watchdog.follow_mut());
+            for service in self.collectors.deployed() {
+                watchdog.follow_mut().deployed(service.as_deref(), now);
+                tracing::info!(
+                    subsystem = "watchdog",
+                    event_type = "deploy_seen",
+                    service = service.as_deref().unwrap_or(""),
+                    "another version is there: what is usual is learned anew"
+                );
+            }
+            for reading in &readings {
+                if let Some(point) = readings::point(reading) {
+                    watchdog.observe_point(&point, now);
+                }
+            }
             watchdog.check(now)
         };
+        self.learned
+            .keep(|| self.detector.lock().follow().to_bytes());
         self.write_status(now);
         if resting {
             return;
@@ -243,6 +294,35 @@ impl Observer {
             WatchEvent::Busy
         };
         let _ = self.tx.try_send((event, Instant::now()));
+    }
+
+    /// Deploys, and what a person says is healthy: each counts once, over restarts too.
+    fn take_word(&self, follow: &mut Follow) {
+        fn name(name: &str) -> Option<&str> {
+            (!name.is_empty()).then_some(name)
+        }
+        let healer = self.mind.healer();
+        for (service, deploy) in &healer.orders.deploys {
+            if follow.deployed(name(service), deploy.at) {
+                tracing::info!(
+                    subsystem = "watchdog",
+                    event_type = "deploy_marked",
+                    version = deploy.why,
+                    "what is usual is learned anew"
+                );
+            }
+        }
+        for (series, word) in &healer.orders.relearned {
+            let count = follow.relearn(name(series), word.at);
+            if count > 0 {
+                tracing::info!(
+                    subsystem = "watchdog",
+                    event_type = "relearned",
+                    count,
+                    "a person had series learned anew"
+                );
+            }
+        }
     }
 
     /// A pause, the kill switch or a maintenance window.
@@ -423,16 +503,23 @@ impl Observer {
                 (name, status)
             })
             .collect();
-        let (measures, anomalies) = {
+        let (measures, anomalies, series) = {
             let watchdog = self.detector.lock();
+            let follow = watchdog.follow();
+            // The first of them by name: the file is written at each check.
+            let some: Vec<_> = follow.standings().take(SERIES_SHOWN_MAX).collect();
             (
                 watchdog.measures(),
                 watchdog.active().cloned().collect::<Vec<_>>(),
+                json!({
+                    "followed": follow.len(), "budget": follow.budget(), "dropped": follow.dropped(),
+                    "series": some,
+                }),
             )
         };
         let value = json!({
             "watchdog": "ACTIVE", "last_check": now, "measures": measures, "anomalies": anomalies,
-            "services": services,
+            "services": services, "series": series,
         });
         let temp = self.status_file.with_extension("tmp");
         let written = std::fs::write(&temp, value.to_string())

@@ -1,8 +1,9 @@
-//! `evenkeel explain CYCLE`: the whole story of one healing cycle, from the ledger alone.
+//! `evenkeel explain CYCLE`: the whole story of one healing cycle, from the ledger alone; of an anomaly, its evidence.
 //!
 //! It reads entries as JSON, not as the events of this version: what a newer Evenkeel wrote is told by its name and its
 //! fields. Each line bears the sequence of its entry, so that it can be proved with `evenkeel ledger prove`.
 
+mod anomaly;
 mod show;
 mod story;
 
@@ -25,6 +26,9 @@ const FOUND_BEFORE_MS: i64 = 3_600_000;
 
 pub(super) fn explain(global: &Global, wanted: &str) -> Result<Exit, Failure> {
     let (_, reader) = reader(global)?;
+    if let Some((entry, found)) = anomaly::find(&reader, wanted)? {
+        return anomaly::show(global, &reader, &entry, &found);
+    }
     let id = find(&reader, wanted)?;
     let entries = reader.query(&Query::new().payload("workflow_id", &id))?;
     let mut story = Story::of(&id, &entries).ok_or_else(|| {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel_core::Timestamp;
+use evenkeel_core::healer::NOTE_ONLY;
 use evenkeel_core::record::{COMPLETE_HEALING_CYCLE, COMPLETE_PLAYBOOK_RUN};
 use evenkeel_ledger::{Entry, Query, Reader};
 use serde_json::{Value, json};
@@ -162,6 +163,8 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
     let from = crate::clock::now().plus_millis(-since.0);
     let mut sums: BTreeMap<(&'static str, String), Sum> = BTreeMap::new();
     let mitigated = mitigated(&reader)?;
+    // Alarms by type: found by a check, not by a stress test.
+    let mut alarms: BTreeMap<bool, u64> = BTreeMap::new();
     // What shadow mode would have run, and how often.
     let mut would: BTreeMap<String, u64> = BTreeMap::new();
     for action in [
@@ -171,6 +174,15 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
     ] {
         let query = Query::new().action(action).since(from.to_string());
         let flow = reader.for_each(&query, |entry| {
+            if entry.action == "anomaly_detected" {
+                let p = entry.payload_json().unwrap_or(Value::Null);
+                if p["anomaly"]["test"].is_null() {
+                    let kind = text(&p["anomaly"]["type"]);
+                    *alarms
+                        .entry(NOTE_ONLY.contains(&kind.as_str()))
+                        .or_default() += 1;
+                }
+            }
             for period in periods(&entry.timestamp) {
                 add(sums.entry(period).or_default(), &entry, &mitigated);
             }
@@ -182,12 +194,27 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
         })?;
         debug_assert!(flow.is_continue());
     }
+    let nominal = super::check::configuration(global)
+        .ok()
+        .map(|(config, _, _)| config.watchdog.series);
     if global.json {
         let rows: Vec<Value> = sums
             .iter()
             .map(|((kind, period), s)| row_json(kind, period, s))
             .collect();
-        print(&json!({"since": from, "periods": rows, "shadow_would_have_run": would}).to_string());
+        print(
+            &json!({
+                "since": from, "periods": rows, "shadow_would_have_run": would,
+                "alarms": {
+                    "noted": alarms.get(&true).copied().unwrap_or(0),
+                    "acted_on": alarms.get(&false).copied().unwrap_or(0),
+                    "by_chance_a_month": nominal.as_ref().map(|s| json!({
+                        "noted": s.notify_alarms_per_month, "acted_on": s.heal_alarms_per_month,
+                    })),
+                },
+            })
+            .to_string(),
+        );
         return Ok(Exit::Healthy);
     }
     if sums.is_empty() {
@@ -222,6 +249,19 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
         ]);
     }
     print(&t.to_string());
+    let months = since.0 as f64 / (30.0 * 86_400_000.0);
+    for (noted, what) in [(true, "noted only"), (false, "of a kind that is acted on")] {
+        let seen = alarms.get(&noted).copied().unwrap_or(0);
+        let budget = nominal.as_ref().map_or_else(String::new, |s| {
+            let a_month = if noted {
+                s.notify_alarms_per_month
+            } else {
+                s.heal_alarms_per_month
+            };
+            format!("; by chance at most {:.1} in this time", a_month * months)
+        });
+        print(&format!("Alarms of the watchdog, {what}: {seen}{budget}"));
+    }
     for (playbook, times) in &would {
         print(&format!(
             "Shadow mode: {playbook} would have been run {times} time(s)"

@@ -65,6 +65,7 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
             "last_check": seen["last_check"],
             "measures": seen["measures"],
             "services": seen["services"],
+            "series": seen["series"],
             "anomalies": if active { seen["anomalies"].clone() } else { json!([]) },
             "healing_attempts": healer.healing_attempts,
             "open_cycle": healer.open.as_ref().map(open_json),

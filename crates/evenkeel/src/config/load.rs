@@ -146,6 +146,10 @@ fn check(c: &Config) -> Result<(), Mistake> {
         .detect
         .validate()
         .map_err(|e| (at(&format!("watchdog.detect.{}", e.key)), e.to_string()))?;
+    c.watchdog
+        .series
+        .check()
+        .map_err(|(key, e)| (at(&format!("watchdog.series.{key}")), e))?;
     range("healing.max_attempts", c.healing.max_attempts.into(), 1, 10)?;
     range("healing.settle_ms", c.healing.settle_ms, 0, 3_600_000)?;
     range(

@@ -125,9 +125,6 @@ impl World {
                     .ok_or_else(|| format!("`{p}` cannot be probed: [target] base_url is not set"))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut detect = config.watchdog.detect.clone();
-        detect.interval_ms = i64::try_from(config.watchdog.interval_ms).unwrap_or(i64::MAX);
-        detect.probe_deadline_ms = config.watchdog.probe_timeout_ms as f64;
         let mesh = Arc::new(Mesh::default());
         let secrets = crate::secrets::collect(config, environment, &playbooks);
         let mut executor = Executor::new(
@@ -143,11 +140,10 @@ impl World {
         let (advisors, unused_advisors) = advisors(config, environment, &redactor)?;
         Ok(Self {
             tests: config.tests(),
-            watchdog: Detector::new(Watchdog::new(
-                detect,
-                config.watchdog.thresholds.into(),
-                None,
-            )),
+            watchdog: Detector::new(
+                Watchdog::new(config.detectors(), config.watchdog.thresholds.into(), None)
+                    .with_follow(config.watchdog.series.clone().into()),
+            ),
             executor,
             snapshots: Snapshots::new(
                 layout.storage(),

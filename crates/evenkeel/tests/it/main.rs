@@ -14,6 +14,7 @@ mod bad_input;
 mod crash;
 #[cfg(feature = "demo")]
 mod demo;
+mod detection;
 mod explain;
 mod fenced;
 mod guards;

@@ -15,7 +15,7 @@ const PAGE: &str = "docs/src/configuration.md";
 const LEAST: &str = "[target]\nbase_url = \"http://127.0.0.1:8000\"\n";
 
 /// Heading in the reference, and the text before a key of that table; `{}` is where the key goes.
-const TABLES: [(&str, &str); 34] = [
+const TABLES: [(&str, &str); 36] = [
     ("## Top level", "{}\n[target]\nbase_url = 'http://h'"),
     ("## `[target]`", "[target]\n{}"),
     (
@@ -65,6 +65,7 @@ const TABLES: [(&str, &str); 34] = [
         "[[watchdog.sql]]\nname = 'a'\ndatabase = 'd'\nquery = 'SELECT 1'\n{}",
     ),
     ("## `[watchdog.detect]`", "[watchdog.detect]\n{}"),
+    ("## `[watchdog.series]`", "[watchdog.series]\n{}"),
     ("## `[healing]`", "[healing]\n{}"),
     ("## `[limits]`", "[limits]\n{}"),
     (
