@@ -4,10 +4,6 @@
 ci:
     .ci/run
 
-# Type-check and lint, warnings denied
-check:
-    cargo clippy --workspace --all-targets -- -D warnings
-
 # The README's test command
 test:
     cargo test --workspace
@@ -23,6 +19,10 @@ bench:
 # The ledger against this disk and one core, as a table of ratios; names of figures after it measure only these
 bench-ledger *figures:
     cargo bench -p evenkeel-ledger --bench ledger -- {{figures}}
+
+# Detection on labelled, synthetic and shifted series, as a table; `data` has NAB in `nab` and Microsoft's set in `cloud`
+bench-detect data="bench/detect" series_months="10000":
+    cargo bench -p evenkeel-detect --bench detect -- --data {{data}} --series-months {{series_months}}
 
 # A million simulated cycles, worlds with one fault or none, a year without a gap, mutations of the core; most of an hour
 sim seeds="420000" jobs="2":
