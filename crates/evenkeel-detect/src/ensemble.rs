@@ -163,6 +163,11 @@ impl Ensemble {
         self.scored(score, self.rareness.judge(height(score)), &finding)
     }
 
+    /// Enough was learned to say how rare a value is; before, nothing is.
+    pub fn learned(&self) -> bool {
+        self.rareness.learned()
+    }
+
     /// Values that were learned.
     pub fn points(&self) -> u32 {
         self.points

@@ -512,7 +512,7 @@ impl Observer {
                 watchdog.measures(),
                 watchdog.active().cloned().collect::<Vec<_>>(),
                 json!({
-                    "followed": follow.len(), "budget": follow.budget(), "dropped": follow.dropped(),
+                    "followed": follow.len(), "alarms": follow.budget().spent(), "dropped": follow.dropped(),
                     "series": some,
                 }),
             )

@@ -9,9 +9,6 @@ use crate::ensemble::Ensemble;
 /// How many standard deviations of a share its band is wide, for a person to look at.
 const BAND_SIGMAS: f64 = 3.0;
 
-/// Readings from which on a level is judged; before, its tail is one that nobody has seen yet.
-const LEVEL_POINTS_MIN: u32 = 40;
-
 /// What was learned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Model {
@@ -64,7 +61,7 @@ impl Model {
                     expected: score.expected,
                     low: score.low,
                     high: score.high,
-                    learned: ensemble.points() >= LEVEL_POINTS_MIN,
+                    learned: ensemble.learned(),
                 }
             }
             Self::Share(baseline) => {

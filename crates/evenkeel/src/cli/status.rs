@@ -191,6 +191,14 @@ fn text(
             }
         }
     }
+    if let Some(followed) = seen["series"]["followed"].as_u64().filter(|_| active) {
+        let alarms = &seen["series"]["alarms"]["notify"];
+        out.push(format!(
+            "Series: {followed} followed; alarms of them so far: {} (by chance about {:.1})",
+            alarms["realised"].as_u64().unwrap_or(0),
+            alarms["nominal"].as_f64().unwrap_or(0.0)
+        ));
+    }
     match &healer.open {
         Some(c) => out.push(format!(
             "Open cycle: {} ({}), attempt {}{}",
