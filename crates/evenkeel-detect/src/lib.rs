@@ -5,7 +5,7 @@
 //!
 //! In reading order: what is measured ([`sample`]), with which limits ([`thresholds`]) and habits ([`config`]);
 //! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]); any
-//! number of further series ([`follow`]), each judged by itself ([`ensemble`]) and how rare that is ([`tail`]); what they may stand on ([`counts`],
+//! number of further series ([`follow`]), each judged by itself ([`level`], [`ensemble`]) and how rare that is ([`tail`]); what they may stand on ([`counts`],
 //! [`leak`]) and how many alarms are granted ([`budget`]); what a log says again and again ([`template`]);
 //! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
 //! ([`watchdog`]), with one anomaly for as long as it lasts ([`verdict`]).
@@ -27,6 +27,7 @@ pub mod failure_rate;
 pub mod follow;
 pub mod latency;
 pub mod leak;
+pub mod level;
 pub mod limits;
 pub mod liveness;
 pub mod memory;

@@ -1,6 +1,7 @@
 //! What is measured: a streaming detector, and the simple reference that any other should beat.
 
 use evenkeel_detect::ensemble::Ensemble;
+use evenkeel_detect::level::Level;
 
 /// A detector of one series. It sees each value once, in order, and nothing else.
 pub(crate) trait Detect {
@@ -96,6 +97,8 @@ pub(crate) enum Detector {
     EwmaZ(EwmaZ),
     /// What follows live series.
     Ensemble(Box<Ensemble>),
+    /// The same as it follows live series: it waits before it learns.
+    Level(Box<Level>),
 }
 
 impl Detector {
@@ -108,10 +111,23 @@ impl Detector {
         }
     }
 
+    /// As it follows a live series, where that differs.
+    pub(crate) fn live(name: &str, rest: u32) -> Self {
+        if name == NAMES[0] {
+            Self::new(name, rest)
+        } else {
+            Self::Level(Box::default())
+        }
+    }
+
     pub(crate) fn push(&mut self, at_ms: i64, value: f64) -> (f64, f64) {
         match self {
             Self::EwmaZ(d) => d.push(at_ms, value),
             Self::Ensemble(d) => {
+                let score = d.push(at_ms, value);
+                (score.anomaly, score.tail)
+            }
+            Self::Level(d) => {
                 let score = d.push(at_ms, value);
                 (score.anomaly, score.tail)
             }
@@ -123,6 +139,7 @@ impl Detector {
         match self {
             Self::EwmaZ(_) => size_of::<EwmaZ>(),
             Self::Ensemble(_) => size_of::<Ensemble>(),
+            Self::Level(_) => size_of::<Level>(),
         }
     }
 }

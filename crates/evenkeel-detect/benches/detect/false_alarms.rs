@@ -45,7 +45,7 @@ fn agent(detector: &str, seed: u64) -> Counted {
             (
                 BudgetShare::new(START_MS),
                 noise,
-                Detector::new(detector, 60),
+                Detector::live(detector, 60),
             )
         })
         .collect();

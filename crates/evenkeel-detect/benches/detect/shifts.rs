@@ -93,7 +93,7 @@ fn measure(series: &[Labelled], name: &str, rest: u32) -> [[Tally; 3]; SHIFTS.le
     let mut tallies = [[Tally::default(); 3]; SHIFTS.len()];
     for s in series {
         let mut watching = Watching {
-            detector: Detector::new(name, rest),
+            detector: Detector::live(name, rest),
             budget: AlarmBudget::new(BudgetConfig {
                 heal_alarms_per_month: 0.0,
                 notify_alarms_per_month: share,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Kind, Point};
 use crate::counts::{Effect, ShareBaseline};
-use crate::ensemble::Ensemble;
+use crate::level::Level;
 
 /// How many standard deviations of a share its band is wide, for a person to look at.
 const BAND_SIGMAS: f64 = 3.0;
@@ -12,7 +12,7 @@ const BAND_SIGMAS: f64 = 3.0;
 /// What was learned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Model {
-    Level(Box<Ensemble>),
+    Level(Box<Level>),
     Share(ShareBaseline),
 }
 
@@ -49,19 +49,19 @@ impl Model {
     /// Judges a reading, and learns it afterwards where `learns`.
     pub(super) fn push(&mut self, point: &Point<'_>, learns: bool) -> Usual {
         match self {
-            Self::Level(ensemble) => {
+            Self::Level(level) => {
                 let at_ms = point.at.as_millis();
                 let score = if learns {
-                    ensemble.push(at_ms, point.value)
+                    level.push(at_ms, point.value)
                 } else {
-                    ensemble.judge(at_ms, point.value)
+                    level.judge(at_ms, point.value)
                 };
                 Usual {
                     tail: score.tail,
                     expected: score.expected,
                     low: score.low,
                     high: score.high,
-                    learned: ensemble.learned(),
+                    learned: level.learned(),
                 }
             }
             Self::Share(baseline) => {
