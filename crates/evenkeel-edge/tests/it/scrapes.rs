@@ -88,7 +88,7 @@ async fn a_page_is_asked_for_with_a_token_and_read_by_its_content_type() {
     let reading = &first.readings[0];
     assert_eq!(
         (&*reading.series, reading.value),
-        ("g{a=\"1\",b=\"2\"}", 4.0)
+        ("with/g{a=\"1\",b=\"2\"}", 4.0)
     );
     assert_eq!(reading.service.as_deref(), Some("web"));
     let of = |round: &Round, name: &str| {
