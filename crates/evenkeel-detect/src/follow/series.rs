@@ -41,6 +41,8 @@ pub(super) struct Alarm {
     pub(super) tail: f64,
     /// Events as rare as it in a month by chance, over all series.
     pub(super) a_month: f64,
+    /// It was rare and lasting enough to be acted on, by the budget for that.
+    pub(super) strong: bool,
     /// It stands still.
     pub(super) flat: bool,
     /// Readings beyond the threshold, and all of them, since it began.
@@ -150,6 +152,7 @@ impl Followed {
         if let Some(alarm) = &mut self.alarm {
             alarm.readings = alarm.readings.saturating_add(1);
             alarm.hits = alarm.hits.saturating_add(u32::from(hit));
+            alarm.strong |= call.heal.is_raised();
             if hit && alarm.hits == REAL_HITS {
                 budget.was_real(&mut self.share);
             }
@@ -167,6 +170,7 @@ impl Followed {
                 high: usual.high,
                 tail: self.tail,
                 a_month: call.expected_per_month,
+                strong: call.heal.is_raised(),
                 flat: still,
                 hits: 1,
                 readings: 1,
