@@ -2,7 +2,7 @@
 //!
 //! A person grants so many alarms a month that mean nothing, for all series together. The budget is spread evenly over
 //! the series that are alive, and over a month of points at each series' own cadence. A point's tail probability is
-//! turned into the expected number of *events* as rare as that ([`ladder`]), corrected for clusters, for a tail that
+//! turned into the expected number of *events* as rare as that (`ladder`), corrected for clusters, for a tail that
 //! is not what it claims, and for persistence: an alarm begins where that number is within the share. Two things are
 //! watched, one extreme point and three rare points of five, each with half of what notifies; only what lasts heals.
 //!

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ensemble::{Ensemble, Score};
 
 /// A point as rare as this, or rarer, is suspicious.
-const SUSPICIOUS_TAIL: f64 = 2e-3;
+const SUSPICIOUS_TAIL: f64 = 5e-3;
 /// Suspicious points in a row that are held back at most.
 const HELD_MAX: usize = 6;
 

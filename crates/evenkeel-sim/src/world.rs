@@ -231,6 +231,10 @@ impl World {
 
     /// Whether the target is as it was when the snapshot of the attempt under way was made.
     pub fn is_as_before(&self, cycle: &Cycle) -> bool {
+        // What did nothing has nothing to take back, whatever others did while it was held.
+        if !cycle.has_acted() {
+            return true;
+        }
         cycle
             .run()
             .and_then(|r| self.snapshots.get(&r.snapshot.as_ref()?.id))

@@ -126,6 +126,16 @@ impl Healer {
             Some(plan) if plan.chosen_by == ChosenBy::Operator => Trigger::Operator,
             _ => cycle.trigger,
         };
+        // SAFETY 15: held between two runs, it may find that another was begun meanwhile and is held in the middle of one.
+        let other = self
+            .cycles()
+            .find(|c| c.workflow_id != cycle.workflow_id && c.is_held_in_the_middle());
+        if let Some(other) = other.filter(|_| !cycle.has_acted()) {
+            return Some(format!(
+                "{} is held in the middle of a run, so nothing else goes on",
+                other.workflow_id
+            ));
+        }
         let by_target = self.hands_off(now, service, policy, facts, trigger);
         let wait = by_target.or_else(|| {
             // A step may touch other services than the one the anomaly is about.
