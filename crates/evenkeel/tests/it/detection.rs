@@ -126,6 +126,66 @@ fn recorded_telemetry_says_what_would_have_been_done_and_does_nothing() {
         .complains("telemetry.jsonl line 1");
 }
 
+/// A day of three series, ten seconds apart; then two of them have three times their level.
+#[test]
+fn a_day_of_recorded_series_is_quiet_and_a_shift_is_one_finding() {
+    const DAY: u64 = 8640;
+    let stage = Stage::new();
+    stage.write(
+        "evenkeel.toml",
+        "[target]\nbase_url = \"http://127.0.0.1:9\"\n[watchdog]\ninterval_ms = 10000\n[watchdog.series]\nnotify_alarms_per_month = 0.5\nheal_alarms_per_month = 0.1\n",
+    );
+    // SplitMix64 (Steele, Lea and Flood 2014); twelve uniforms are about normal.
+    let mut state = 11_u64;
+    let mut uniform = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let mut lines = Vec::new();
+    for i in 0..DAY + 60 {
+        let (hour, minute, second) = (i / 360, i / 6 % 60, i % 6 * 10);
+        let at = format!(
+            "2026-01-{:02}T{:02}:{minute:02}:{second:02}.000Z",
+            1 + hour / 24,
+            hour % 24
+        );
+        for (series, measure, level) in [
+            ("app/queue_depth", "gauge", 50.0),
+            ("app/wait", "latency", 20.0),
+            ("app/requests", "rate", 100.0),
+        ] {
+            let noise: f64 = (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
+            let shifted = i >= DAY && measure != "rate";
+            let value = level * (1.0 + 0.06 * noise) * if shifted { 3.0 } else { 1.0 };
+            let value =
+                json!({"kind": "value", "service": "app", "measure": measure, "value": value});
+            lines.push(json!({"at": at, "series": series, "value": value}).to_string());
+        }
+    }
+    stage.write("day.jsonl", &lines.join("\n"));
+    let done = stage.run(&["replay", "day.jsonl", "--json"]).expect(0);
+    let said: Vec<Value> = done
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let raised: Vec<&Value> = said.iter().filter(|v| v["verdict"] == "raised").collect();
+    assert_eq!(raised.len(), 1, "{raised:#?}");
+    let at = raised[0]["at"].as_str().unwrap();
+    assert!(
+        ("2026-01-02T00:00:00"..="2026-01-02T00:01:00").contains(&at),
+        "{at}"
+    );
+    let anomaly = &raised[0]["anomaly"];
+    assert_eq!(anomaly["type"], "drift");
+    let details = anomaly["details"].as_str().unwrap();
+    assert!(details.contains("; usual is "), "{details}");
+    assert!(anomaly["context"]["plot"].as_array().unwrap().len() > 20);
+}
+
 fn guard(stage: &Stage, port: u16) {
     stage.write("site/index.html", "hello\n");
     stage.write(
