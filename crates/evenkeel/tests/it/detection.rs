@@ -136,10 +136,10 @@ fn a_day_of_recorded_series_is_quiet_and_a_shift_is_one_finding() {
         "[target]\nbase_url = \"http://127.0.0.1:9\"\n[watchdog]\ninterval_ms = 10000\n[watchdog.series]\nnotify_alarms_per_month = 0.5\nheal_alarms_per_month = 0.1\n",
     );
     // SplitMix64 (Steele, Lea and Flood 2014); twelve uniforms are about normal.
-    let mut state = 11_u64;
+    let mut seed = 11_u64;
     let mut uniform = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = seed;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
