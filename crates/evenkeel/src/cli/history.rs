@@ -163,8 +163,7 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
     let from = crate::clock::now().plus_millis(-since.0);
     let mut sums: BTreeMap<(&'static str, String), Sum> = BTreeMap::new();
     let mitigated = mitigated(&reader)?;
-    // Alarms by type: found by a check, not by a stress test.
-    let mut alarms: BTreeMap<bool, u64> = BTreeMap::new();
+    let mut alarms = Alarms::default();
     // What shadow mode would have run, and how often.
     let mut would: BTreeMap<String, u64> = BTreeMap::new();
     for action in [
@@ -176,12 +175,7 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
         let flow = reader.for_each(&query, |entry| {
             if entry.action == "anomaly_detected" {
                 let p = entry.payload_json().unwrap_or(Value::Null);
-                if p["anomaly"]["test"].is_null() {
-                    let kind = text(&p["anomaly"]["type"]);
-                    *alarms
-                        .entry(NOTE_ONLY.contains(&kind.as_str()))
-                        .or_default() += 1;
-                }
+                alarms.add(&p["anomaly"]);
             }
             for period in periods(&entry.timestamp) {
                 add(sums.entry(period).or_default(), &entry, &mitigated);
@@ -206,10 +200,9 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
             &json!({
                 "since": from, "periods": rows, "shadow_would_have_run": would,
                 "alarms": {
-                    "noted": alarms.get(&true).copied().unwrap_or(0),
-                    "acted_on": alarms.get(&false).copied().unwrap_or(0),
+                    "series": alarms.series, "series_strong": alarms.strong, "limits": alarms.limits,
                     "by_chance_a_month": nominal.as_ref().map(|s| json!({
-                        "noted": s.notify_alarms_per_month, "acted_on": s.heal_alarms_per_month,
+                        "series": s.notify_alarms_per_month, "series_strong": s.heal_alarms_per_month,
                     })),
                 },
             })
@@ -250,24 +243,51 @@ pub(super) fn report(global: &Global, since: SpanMillis) -> Result<Exit, Failure
     }
     print(&t.to_string());
     let months = since.0 as f64 / (30.0 * 86_400_000.0);
-    for (noted, what) in [(true, "noted only"), (false, "of a kind that is acted on")] {
-        let seen = alarms.get(&noted).copied().unwrap_or(0);
-        let budget = nominal.as_ref().map_or_else(String::new, |s| {
-            let a_month = if noted {
-                s.notify_alarms_per_month
-            } else {
-                s.heal_alarms_per_month
-            };
-            format!("; by chance at most {:.1} in this time", a_month * months)
-        });
-        print(&format!("Alarms of the watchdog, {what}: {seen}{budget}"));
-    }
+    let by_chance = |a_month: Option<f64>| {
+        a_month.map_or_else(String::new, |a| {
+            format!(" (by chance at most {:.1})", a * months)
+        })
+    };
+    print(&format!(
+        "Alarms of followed series: {}{}, strong enough to act on: {}{}; of fixed limits and liveness: {}",
+        alarms.series,
+        by_chance(nominal.as_ref().map(|s| s.notify_alarms_per_month)),
+        alarms.strong,
+        by_chance(nominal.as_ref().map(|s| s.heal_alarms_per_month)),
+        alarms.limits
+    ));
     for (playbook, times) in &would {
         print(&format!(
             "Shadow mode: {playbook} would have been run {times} time(s)"
         ));
     }
     Ok(Exit::Healthy)
+}
+
+/// What the checks of the watchdog found.
+#[derive(Default)]
+struct Alarms {
+    /// In followed series, which have a budget.
+    series: u64,
+    /// Of these, strong enough to act on when they were found.
+    strong: u64,
+    /// By fixed limits and liveness.
+    limits: u64,
+}
+
+impl Alarms {
+    fn add(&mut self, anomaly: &Value) {
+        if !anomaly["test"].is_null() {
+            return;
+        }
+        let context = &anomaly["context"];
+        if context.get("together_with").is_some() {
+            self.series += 1;
+            self.strong += u64::from(context["strong"] == true);
+        } else if !NOTE_ONLY.contains(&text(&anomaly["type"]).as_str()) {
+            self.limits += 1;
+        }
+    }
 }
 
 fn add(sum: &mut Sum, entry: &Entry, mitigated: &BTreeMap<String, String>) {
