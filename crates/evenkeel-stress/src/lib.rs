@@ -1,7 +1,7 @@
 //! The load engine and the eight stress tests.
 //!
-//! In reading order: what a request is ([`request`], [`target`]), what load is ([`plan`]), the
-//! [`engine`] that makes it and measures, checks of what came back ([`exposition`]), the event
+//! In reading order: what a request is ([`request`], [`target`], [`data`]), what load is ([`plan`]), the
+//! [`engine`] that makes it and measures ([`outcome`]), checks of what came back ([`exposition`]), the event
 //! mesh ([`mesh`], [`sse`]), what of a target is not HTTP ([`world`]), how a test is declared
 //! ([`spec`]) and how tests are run ([`suite`]).
 //!
@@ -22,10 +22,14 @@
 //! ```
 
 pub mod cancel;
+pub mod data;
+mod dial;
 pub mod engine;
 pub mod exposition;
 pub mod mesh;
+pub mod outcome;
 pub mod plan;
+mod random;
 pub mod request;
 pub mod spec;
 pub mod sse;
@@ -35,10 +39,12 @@ mod text;
 pub mod world;
 
 pub use cancel::Cancel;
-pub use engine::{EngineError, Outcome, run};
+pub use data::Rows;
+pub use engine::{EngineError, Live, Observer, run, run_observed};
 pub use mesh::{MeshClient, MeshEvent, MeshSpec, Responder, ResponderHandle};
-pub use plan::{Limits, Load, Plan};
-pub use request::{BodyCheck, Headers, RequestSpec, StatusSet};
+pub use outcome::{Interval, Outcome, RequestFigures, summary};
+pub use plan::{Arrivals, HttpVersion, Limits, Load, Plan, Rate, Think, Transport, Until};
+pub use request::{BodyCheck, Headers, JsonCheck, RequestSpec, StatusSet};
 pub use spec::{
     SpecError, SubjectServices, Subjects, TestKind, TestSpec, eight_tests, merge_tests,
 };

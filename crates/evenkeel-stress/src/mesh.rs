@@ -17,9 +17,10 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
+use crate::dial::{Dialer, Stream};
+use crate::plan::HttpVersion;
 use crate::request::RequestSpec;
 use crate::sse::{SseError, SseParser};
 use crate::target::{BaseUrl, PlanError};
@@ -274,39 +275,29 @@ impl MeshClient {
         Ok((response, driver))
     }
 
-    async fn connect(&self) -> Result<TcpStream, MeshError> {
+    async fn connect(&self) -> Result<Stream, MeshError> {
         let failed = |kind, reason: String| MeshError::Connect {
             base: self.base.to_string(),
             kind,
             reason,
         };
+        let limit = self.connect_limit;
         let open = async {
-            let mut last = failed("connect", "it has no address".to_owned());
             let addresses = self.base.resolve().await;
-            for address in addresses.map_err(|e| failed("connect", e.to_string()))? {
-                match TcpStream::connect(address).await {
-                    Ok(stream) => {
-                        // Only speed is lost without it.
-                        let _ = stream.set_nodelay(true);
-                        return Ok(stream);
-                    }
-                    Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
-                        last = failed("refused", format!("{address}: {e}"));
-                    }
-                    Err(e) => last = failed("connect", format!("{address}: {e}")),
-                }
-            }
-            Err(last)
+            let addresses = addresses.map_err(|e| failed("connect", e.to_string()))?;
+            let dialer = Dialer::new(&self.base, addresses, limit, HttpVersion::Http1, None)
+                .map_err(|e| failed("tls", e.to_string()))?;
+            dialer
+                .dial()
+                .await
+                .map_err(|(kind, reason)| failed(kind, reason))
         };
-        tokio::time::timeout(self.connect_limit, open)
-            .await
-            .unwrap_or_else(|_| {
-                let limit = self.connect_limit.as_millis();
-                Err(failed(
-                    "connect_timeout",
-                    format!("no connection within {limit} ms"),
-                ))
-            })
+        tokio::time::timeout(limit, open).await.unwrap_or_else(|_| {
+            Err(failed(
+                "connect_timeout",
+                format!("no connection within {} ms", limit.as_millis()),
+            ))
+        })
     }
 }
 

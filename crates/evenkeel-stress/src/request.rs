@@ -1,17 +1,24 @@
 //! What is asked and what counts as a good answer. Reads from configuration.
 
+mod check;
+mod prepared;
+mod status;
+mod template;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
-use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
+use http::Method;
+use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::exposition;
 use crate::target::{BaseUrl, PlanError};
 use crate::text::bounded;
+
+pub use check::{BodyCheck, JsonCheck};
+pub(crate) use prepared::Prepared;
+pub use status::StatusSet;
 
 /// Longest path that is accepted, in bytes.
 const PATH_BYTES_MAX: usize = 8 * 1024;
@@ -45,6 +52,8 @@ pub struct RequestSpec {
     pub expect_status: Option<StatusSet>,
     /// What the body of a good answer must be.
     pub expect_body: Option<BodyCheck>,
+    /// A good answer that took longer than this, from when its request was due, has failed; in milliseconds.
+    pub expect_within_ms: Option<f64>,
     /// Share of this request among several, 1 to 1000.
     pub weight: u32,
 }
@@ -59,6 +68,7 @@ impl RequestSpec {
             body: None,
             expect_status: None,
             expect_body: None,
+            expect_within_ms: None,
             weight: 1,
         }
     }
@@ -84,84 +94,8 @@ impl RequestSpec {
     /// Whether it could be sent.
     pub fn check(&self) -> Result<(), PlanError> {
         let base = BaseUrl::parse("http://localhost")?;
-        self.prepare(&base).map(|_| ())
+        self.prepare(&base, None).map(|_| ())
     }
-
-    pub(crate) fn prepare(&self, base: &BaseUrl) -> Result<Prepared, PlanError> {
-        check_path(&self.path)?;
-        let bad = |what, value: &str, reason: &str| PlanError::BadRequest {
-            what,
-            value: bounded(value, 80),
-            reason: reason.to_owned(),
-        };
-        if !(1..=1000).contains(&self.weight) {
-            return Err(PlanError::OutOfRange {
-                what: "weight",
-                value: u64::from(self.weight),
-                min: 1,
-                max: 1000,
-            });
-        }
-        let uri: Uri = base
-            .path(&self.path)
-            .parse()
-            .map_err(|_| bad("path", &self.path, "is not a valid path of a URL"))?;
-        let (body, content_type) = match &self.body {
-            None => (Bytes::new(), None),
-            Some(Value::String(text)) => {
-                let json = serde_json::from_str::<de::IgnoredAny>(text).is_ok();
-                let kind = if json {
-                    "application/json"
-                } else {
-                    "text/plain; charset=utf-8"
-                };
-                (Bytes::from(text.clone()), Some(kind))
-            }
-            Some(value) => (Bytes::from(value.to_string()), Some("application/json")),
-        };
-        let mut headers = HeaderMap::new();
-        let host = HeaderValue::from_str(base.authority())
-            .map_err(|_| bad("host", base.authority(), "cannot stand in a header"))?;
-        headers.insert(header::HOST, host);
-        headers.insert(
-            header::USER_AGENT,
-            HeaderValue::from_static(concat!("evenkeel-stress/", env!("CARGO_PKG_VERSION"))),
-        );
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        if let Some(kind) = content_type {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        }
-        for (name, value) in &self.headers.0 {
-            let key = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| bad("header", name, "is not a valid header name"))?;
-            // The value may be a credential, so it is not repeated.
-            let mut value = HeaderValue::from_str(value)
-                .map_err(|_| bad("header", name, "has a value that cannot stand in a header"))?;
-            value.set_sensitive(true);
-            headers.insert(key, value);
-        }
-        Ok(Prepared {
-            method: self.effective_method(),
-            uri,
-            headers,
-            body,
-            expect: self.expect_status.clone().unwrap_or_default(),
-            check: self.expect_body.clone(),
-            name: format!("{} {}", self.effective_method(), self.path),
-        })
-    }
-}
-
-/// A request in the form in which it is sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Prepared {
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    pub(crate) expect: StatusSet,
-    pub(crate) check: Option<BodyCheck>,
-    pub(crate) name: String,
 }
 
 fn check_path(path: &str) -> Result<(), PlanError> {
@@ -216,6 +150,8 @@ struct RequestTable {
     expect_status: Option<StatusSet>,
     #[serde(default)]
     expect_body: Option<BodyCheck>,
+    #[serde(default)]
+    expect_within_ms: Option<f64>,
     #[serde(default = "one")]
     weight: u32,
 }
@@ -257,6 +193,7 @@ impl<'de> Deserialize<'de> for RequestSpec {
                     body: t.body,
                     expect_status: t.expect_status,
                     expect_body: t.expect_body,
+                    expect_within_ms: t.expect_within_ms,
                     weight: t.weight,
                 };
                 spec.check().map_err(de::Error::custom)?;
@@ -264,134 +201,6 @@ impl<'de> Deserialize<'de> for RequestSpec {
             }
         }
         deserializer.deserialize_any(TextOrTable)
-    }
-}
-
-/// A set of HTTP statuses: `200`, `"2xx"`, `"200-399"`, or a list of such.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StatusSet(Vec<(u16, u16)>);
-
-impl Default for StatusSet {
-    fn default() -> Self {
-        Self::range(200, 299)
-    }
-}
-
-impl StatusSet {
-    /// One status.
-    pub fn one(status: u16) -> Self {
-        Self(vec![(status, status)])
-    }
-
-    /// All from `first` to `last`, both included.
-    pub fn range(first: u16, last: u16) -> Self {
-        Self(vec![(first, last)])
-    }
-
-    /// Whether `status` is in the set.
-    pub fn contains(&self, status: u16) -> bool {
-        self.0.iter().any(|(a, b)| (*a..=*b).contains(&status))
-    }
-
-    /// Reads `200`, `2xx` or `200-299`.
-    pub fn parse(text: &str) -> Result<Self, PlanError> {
-        let number = |t: &str| {
-            t.trim()
-                .parse::<u16>()
-                .ok()
-                .filter(|n| (100..=599).contains(n))
-        };
-        let lower = text.trim().to_ascii_lowercase();
-        let found = if let Some(class) = lower.strip_suffix("xx") {
-            class
-                .parse::<u16>()
-                .ok()
-                .filter(|c| (1..=5).contains(c))
-                .map(|c| (c * 100, c * 100 + 99))
-        } else if let Some((a, b)) = lower.split_once('-') {
-            number(a).zip(number(b)).filter(|(a, b)| a <= b)
-        } else {
-            number(&lower).map(|n| (n, n))
-        };
-        found
-            .map(|range| Self(vec![range]))
-            .ok_or_else(|| PlanError::BadRequest {
-                what: "status",
-                value: bounded(text, 40),
-                reason: "is no status; write 200, \"2xx\" or \"200-299\"".to_owned(),
-            })
-    }
-}
-
-impl<'de> Deserialize<'de> for StatusSet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Statuses;
-        impl<'de> Visitor<'de> for Statuses {
-            type Value = StatusSet;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a status such as 200, \"2xx\" or \"200-299\", or a list of them")
-            }
-
-            fn visit_u64<E: de::Error>(self, n: u64) -> Result<StatusSet, E> {
-                self.visit_str(&n.to_string())
-            }
-
-            fn visit_i64<E: de::Error>(self, n: i64) -> Result<StatusSet, E> {
-                self.visit_str(&n.to_string())
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<StatusSet, E> {
-                StatusSet::parse(text).map_err(E::custom)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<StatusSet, A::Error> {
-                let mut all = Vec::new();
-                while let Some(StatusSet(part)) = seq.next_element()? {
-                    all.extend(part);
-                    if all.len() > 64 {
-                        return Err(de::Error::custom("more than 64 statuses are listed"));
-                    }
-                }
-                if all.is_empty() {
-                    return Err(de::Error::custom("an empty list accepts no status at all"));
-                }
-                Ok(StatusSet(all))
-            }
-        }
-        deserializer.deserialize_any(Statuses)
-    }
-}
-
-/// What the body of a good answer must be.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BodyCheck {
-    /// Holds this text.
-    Contains(String),
-    /// Is Prometheus text exposition 0.0.4 with at least one sample.
-    Metrics,
-}
-
-impl BodyCheck {
-    /// Checks a body.
-    pub(crate) fn judge(&self, body: &[u8]) -> Result<(), String> {
-        match self {
-            Self::Contains(text) => {
-                let needle = text.as_bytes();
-                let found = needle.is_empty() || body.windows(needle.len()).any(|w| w == needle);
-                if found {
-                    Ok(())
-                } else {
-                    Err(format!("the body does not hold `{}`", bounded(text, 80)))
-                }
-            }
-            Self::Metrics => match exposition::check(body) {
-                Ok(found) if found.samples == 0 => Err("the metrics hold no sample".to_owned()),
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            },
-        }
     }
 }
 
@@ -438,8 +247,12 @@ mod tests {
     #[test]
     fn the_content_type_follows_the_body_and_can_be_overruled() {
         let base = BaseUrl::parse("http://h:1").unwrap();
-        let kind =
-            |spec: &RequestSpec| spec.prepare(&base).unwrap().headers["content-type"].clone();
+        let kind = |spec: &RequestSpec| {
+            spec.prepare(&base, None)
+                .unwrap()
+                .header("content-type")
+                .unwrap()
+        };
         assert_eq!(
             kind(&RequestSpec::post("/", json!({"a": 1}))),
             "application/json"
@@ -463,8 +276,8 @@ mod tests {
         let secret = "Bearer hunter22";
         spec.headers.0.insert("Authorization".into(), secret.into());
         let base = BaseUrl::parse("http://h:1").unwrap();
-        let prepared = spec.prepare(&base).unwrap();
-        assert_eq!(prepared.headers["authorization"], secret);
+        let prepared = spec.prepare(&base, None).unwrap();
+        assert_eq!(prepared.header("authorization").unwrap(), secret);
         let shown = format!("{spec:?} {prepared:?}");
         assert!(
             shown.contains("Authorization") && !shown.contains("hunter22"),

@@ -24,8 +24,9 @@ use evenkeel_core::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cancel::Cancel;
-use crate::engine::{EngineError, Outcome};
-use crate::plan::{Limits, Load, Plan};
+use crate::engine::EngineError;
+use crate::outcome::Outcome;
+use crate::plan::{Limits, Plan};
 use crate::request::RequestSpec;
 use crate::spec::{TestKind, TestSpec};
 use crate::target::BaseUrl;
@@ -205,7 +206,7 @@ impl Figures {
         self.requests = outcome.requests;
         self.errors.clone_from(&outcome.errors);
         self.latency_ms = outcome.summary();
-        self.throughput_rps = outcome.throughput_rps();
+        self.throughput_rps = outcome.throughput_rps;
         let endpoints: Vec<String> = spec
             .resolved_endpoints()
             .iter()
@@ -261,17 +262,12 @@ fn plan(base: BaseUrl, spec: &TestSpec, requests: u64, concurrency: u32) -> Plan
     let endpoints: Vec<RequestSpec> = spec.resolved_endpoints();
     let at_once = u64::from(concurrency).min(requests);
     Plan {
-        base,
-        requests: endpoints,
-        load: Load::Closed {
-            requests,
-            concurrency,
-        },
         limits: Limits {
             connect: Duration::from_millis(spec.connect_timeout_ms()),
             request: Duration::from_millis(spec.request_timeout_ms()),
             give_up_after_timeouts: u32::try_from(at_once).ok(),
             ..Limits::default()
         },
+        ..Plan::closed(base, endpoints, requests, concurrency)
     }
 }

@@ -11,14 +11,10 @@ use serde::{Deserialize, Deserializer};
 /// These are errors of configuration, never of the target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// `https://` was asked for.
-    #[error(
-        "`{0}`: https:// is not supported by the load engine yet; give an http:// address, for \
-         example the service's own port behind its TLS proxy"
-    )]
-    HttpsUnsupported(String),
     /// Not an address the engine can use.
-    #[error("`{url}` is not a usable base address: {reason}; write it as http://host:port")]
+    #[error(
+        "`{url}` is not a usable base address: {reason}; write it as http://host:port or https://host:port"
+    )]
     BadAddress {
         /// The address, without any credentials.
         url: String,
@@ -47,14 +43,27 @@ pub enum PlanError {
         /// Largest accepted value.
         max: u64,
     },
+    /// A rate that is no number, 0 all the time, or too high.
+    #[error("the rate {0} is not from 0.001 to 10,000,000 requests a second")]
+    BadRate(String),
+    /// A share that is not from 0 to 1.
+    #[error("the share {0} of failed requests is not from 0 to 1")]
+    BadShare(String),
+    /// Rows of data that cannot be used.
+    #[error("the rows of data cannot be used: {0}")]
+    BadData(String),
+    /// Certificates of authorities that cannot be used.
+    #[error("the certificates of authorities to trust cannot be used: {0}")]
+    BadAuthorities(String),
     /// A plan without requests.
     #[error("no request is given; name at least one endpoint")]
     NoRequests,
 }
 
-/// The address that paths are appended to: `http://host[:port][/prefix]`.
+/// The address that paths are appended to: `http://host[:port][/prefix]`, or the same with `https`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
+    tls: bool,
     host: String,
     port: u16,
     authority: String,
@@ -79,12 +88,12 @@ impl BaseUrl {
             return Err(bad("it has a fragment"));
         }
         let uri: Uri = text.trim().parse().map_err(|_| bad("it is no URL"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(PlanError::HttpsUnsupported(shown())),
-            Some(_) => return Err(bad("its scheme is not http")),
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            Some(_) => return Err(bad("its scheme is neither http nor https")),
             None => return Err(bad("it has no http://")),
-        }
+        };
         let authority = uri.authority().ok_or_else(|| bad("it has no host"))?;
         if authority.as_str().contains('@') {
             return Err(bad("credentials do not belong into it"));
@@ -101,6 +110,7 @@ impl BaseUrl {
         }
         // `Authority::port` takes a number beyond 65535 for no port at all.
         let port = match authority.as_str()[authority.host().len()..].strip_prefix(':') {
+            None if tls => 443,
             None => 80,
             Some(port) => match port.parse::<u16>() {
                 Ok(port) if port > 0 => port,
@@ -108,11 +118,32 @@ impl BaseUrl {
             },
         };
         Ok(Self {
+            tls,
             host: host.to_owned(),
             port,
             authority: authority.as_str().to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })
+    }
+
+    /// Whether it is spoken to over TLS.
+    pub fn tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The host alone, an IPv6 address without its brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, 1 to 65535.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The scheme: `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
     }
 
     /// Host and port as they stand in the `Host` header.
@@ -143,7 +174,7 @@ impl BaseUrl {
 
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.prefix)
+        write!(f, "{}://{}{}", self.scheme(), self.authority, self.prefix)
     }
 }
 
@@ -167,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn https_is_refused_by_name() {
-        let error = BaseUrl::parse("https://example.org").unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("not supported by the load engine yet")
+    fn https_has_its_own_port() {
+        let url = BaseUrl::parse("https://example.org/x").unwrap();
+        assert_eq!(
+            (url.tls(), url.port(), url.host()),
+            (true, 443, "example.org")
         );
+        assert_eq!(url.to_string(), "https://example.org/x");
     }
 
     #[test]

@@ -1,16 +1,13 @@
-//! What a run counts while it runs, and what it hands over when it ends.
+//! What one thread counts while it runs, handed over a few times a second.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::measure::LatencySummary;
 use hdrhistogram::Histogram;
-use serde_json::Value;
 
+use crate::outcome::{PER_REQUEST_MAX, RequestFigures, histogram, record};
 use crate::text::bounded;
 
-/// Largest latency that is told apart, in microseconds: one hour.
-const LATENCY_US_MAX: u64 = 3_600_000_000;
 /// Most different error codes that are counted.
 const CODES_MAX: usize = 32;
 /// Longest error code, in characters.
@@ -19,39 +16,17 @@ const CODE_CHARS_MAX: usize = 64;
 const SAMPLES_MAX: usize = 3;
 /// Longest sample message, in characters.
 const SAMPLE_CHARS_MAX: usize = 300;
-
-/// A histogram of latencies: microseconds to one hour, three significant digits.
-pub(crate) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are valid constants")
-}
-
-pub(crate) fn record(histogram: &mut Histogram<u64>, latency: Duration) {
-    let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-    histogram.saturating_record(micros.clamp(1, LATENCY_US_MAX));
-}
-
-pub(crate) fn summary(histogram: &Histogram<u64>) -> LatencySummary {
-    if histogram.is_empty() {
-        return LatencySummary::default();
-    }
-    let ms = |q| histogram.value_at_quantile(q) as f64 / 1000.0;
-    LatencySummary {
-        p50: ms(0.50),
-        p90: ms(0.90),
-        p95: ms(0.95),
-        p99: ms(0.99),
-        max: histogram.max() as f64 / 1000.0,
-        mean: histogram.mean() / 1000.0,
-    }
-}
+/// Statuses that are told apart are below this.
+const STATUSES: usize = 1000;
 
 /// How one request ended.
 #[derive(Debug)]
 pub(crate) enum End {
     /// Answered as expected.
-    Good,
+    Good { status: u16 },
     /// Answered, but not as expected.
     BadAnswer {
+        status: u16,
         kind: String,
         message: String,
         code: Option<String>,
@@ -62,213 +37,263 @@ pub(crate) enum End {
     NoAnswer { kind: &'static str, message: String },
 }
 
-/// Counters of a run.
-#[derive(Debug)]
-pub(crate) struct Tally {
-    started: Option<Instant>,
-    last: Option<Instant>,
-    begun: u64,
-    ended: u64,
-    answered: u64,
-    errors: BTreeMap<String, u64>,
-    latency: Histogram<u64>,
-    codes: BTreeMap<String, u64>,
-    samples: Vec<String>,
-    timeouts_in_a_row: u32,
-    gave_up: bool,
-    local_error: Option<String>,
+impl End {
+    pub(crate) fn timed_out(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::NoAnswer { kind, .. } => *kind == "connect_timeout",
+            _ => false,
+        }
+    }
 }
 
-impl Default for Tally {
-    fn default() -> Self {
+/// One request that came to its end.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Which of the plan.
+    pub(crate) index: usize,
+    /// From the moment it was due.
+    pub(crate) latency: Duration,
+    /// From the moment it was sent.
+    pub(crate) service: Duration,
+    pub(crate) end: End,
+}
+
+/// Counters of a part of a run.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) first: Option<Instant>,
+    pub(crate) last: Option<Instant>,
+    pub(crate) begun: u64,
+    pub(crate) ended: u64,
+    pub(crate) answered: u64,
+    /// Answered before the time of a run that has one was over.
+    pub(crate) answered_in_time: u64,
+    /// Begun within the time for which requests were planned.
+    pub(crate) sent_in_time: u64,
+    pub(crate) unsent: u64,
+    pub(crate) errors: BTreeMap<String, u64>,
+    statuses: Vec<u64>,
+    pub(crate) latency: Histogram<u64>,
+    /// In a closed loop the same as `latency`, and not kept twice.
+    pub(crate) service: Option<Histogram<u64>>,
+    pub(crate) lateness: Option<Histogram<u64>>,
+    pub(crate) per_request: Vec<RequestFigures>,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) opened: u64,
+    pub(crate) codes: BTreeMap<String, u64>,
+    pub(crate) samples: Vec<String>,
+    pub(crate) local_error: Option<String>,
+    /// How long the thread did not get to run when it should have.
+    pub(crate) stalled: Duration,
+}
+
+impl Part {
+    /// Nothing yet. `open`: for an open loop.
+    pub(crate) fn new(open: bool, names: &[String]) -> Self {
+        let figures = |name: &String| RequestFigures {
+            name: name.clone(),
+            requests: 0,
+            errors: BTreeMap::new(),
+            latency: histogram(),
+        };
+        let per_request = if names.len() > 1 {
+            names.iter().take(PER_REQUEST_MAX).map(figures).collect()
+        } else {
+            Vec::new()
+        };
         Self {
-            started: None,
+            first: None,
             last: None,
             begun: 0,
             ended: 0,
             answered: 0,
+            answered_in_time: 0,
+            sent_in_time: 0,
+            unsent: 0,
             errors: BTreeMap::new(),
+            statuses: vec![0; STATUSES],
             latency: histogram(),
+            service: open.then(histogram),
+            lateness: open.then(histogram),
+            per_request,
+            received: 0,
+            sent: 0,
+            opened: 0,
             codes: BTreeMap::new(),
             samples: Vec::new(),
-            timeouts_in_a_row: 0,
-            gave_up: false,
             local_error: None,
+            stalled: Duration::ZERO,
         }
     }
-}
 
-impl Tally {
-    /// The first requests leave now; later calls change nothing.
-    pub(crate) fn start(&mut self) {
-        self.started.get_or_insert_with(Instant::now);
-    }
-
-    pub(crate) fn begin(&mut self) {
+    /// A request begins that was due at `due`.
+    pub(crate) fn begin(&mut self, due: Instant) {
+        self.first.get_or_insert(due);
         self.begun += 1;
     }
 
-    pub(crate) fn gave_up(&self) -> bool {
-        self.gave_up
+    /// A request of an open loop leaves at `now`, which `could` have been earlier; `ends`: when the planned time is over.
+    pub(crate) fn left(&mut self, could: Instant, now: Instant, ends: Option<Instant>) {
+        if let Some(lateness) = &mut self.lateness {
+            record(lateness, now.saturating_duration_since(could));
+        }
+        if ends.is_none_or(|e| now <= e) {
+            self.sent_in_time += 1;
+        }
     }
 
-    /// Counts how a request ended; `give_up_after` time-outs in a row end the run.
-    pub(crate) fn end(&mut self, latency: Duration, end: End, give_up_after: Option<u32>) {
-        self.last = Some(Instant::now());
+    /// A request of an open loop was due, and had waited so long when it was given up.
+    pub(crate) fn left_out(&mut self, waited: std::time::Duration) {
+        self.unsent += 1;
+        record(&mut self.latency, waited);
+    }
+
+    /// Counts how a request ended, at `now`.
+    pub(crate) fn end(&mut self, ended: Ended, now: Instant) {
+        self.last = Some(now);
         self.ended += 1;
-        let timed_out = match &end {
-            End::Timeout { .. } => true,
-            End::NoAnswer { kind, .. } => *kind == "connect_timeout",
-            _ => false,
-        };
-        match end {
-            End::Good => {
+        let has_latency = match &ended.end {
+            End::Good { status } | End::BadAnswer { status, .. } => {
                 self.answered += 1;
-                record(&mut self.latency, latency);
+                if let Some(count) = self.statuses.get_mut(usize::from(*status)) {
+                    *count += 1;
+                }
+                true
             }
+            End::Timeout { .. } => true,
+            End::NoAnswer { .. } => false,
+        };
+        if has_latency {
+            record(&mut self.latency, ended.latency);
+            if let Some(service) = &mut self.service {
+                record(service, ended.service);
+            }
+        }
+        if let Some(figures) = self.per_request.get_mut(ended.index) {
+            figures.requests += 1;
+            if has_latency {
+                record(&mut figures.latency, ended.latency);
+            }
+        }
+        match ended.end {
+            End::Good { .. } => {}
             End::BadAnswer {
                 kind,
                 message,
                 code,
+                ..
             } => {
-                self.answered += 1;
-                record(&mut self.latency, latency);
-                self.error(kind, &message);
+                self.error(ended.index, kind, &message);
                 if let Some(code) = code {
-                    let code = bounded(&code, CODE_CHARS_MAX);
-                    if self.codes.len() < CODES_MAX || self.codes.contains_key(&code) {
-                        *self.codes.entry(code).or_default() += 1;
-                    }
+                    count_code(&mut self.codes, &bounded(&code, CODE_CHARS_MAX), 1);
                 }
             }
-            End::Timeout { message } => {
-                record(&mut self.latency, latency);
-                self.error("timeout".to_owned(), &message);
-            }
+            End::Timeout { message } => self.error(ended.index, "timeout".to_owned(), &message),
             End::NoAnswer { kind, message } => {
                 if kind == "local" && self.local_error.is_none() {
                     self.local_error = Some(bounded(&message, SAMPLE_CHARS_MAX));
                 }
-                self.error(kind.to_owned(), &message);
+                self.error(ended.index, kind.to_owned(), &message);
             }
-        }
-        if timed_out {
-            self.timeouts_in_a_row = self.timeouts_in_a_row.saturating_add(1);
-            self.gave_up |= give_up_after.is_some_and(|most| self.timeouts_in_a_row >= most);
-        } else {
-            self.timeouts_in_a_row = 0;
         }
     }
 
-    fn error(&mut self, kind: String, message: &str) {
-        // The kinds are a handful of names and at most 500 statuses.
+    fn error(&mut self, index: usize, kind: String, message: &str) {
+        if let Some(figures) = self.per_request.get_mut(index) {
+            *figures.errors.entry(kind.clone()).or_default() += 1;
+        }
+        // The kinds are a handful of names and at most some hundred statuses.
         *self.errors.entry(kind).or_default() += 1;
-        if self.samples.len() < SAMPLES_MAX {
-            let message = bounded(message, SAMPLE_CHARS_MAX);
-            if !self.samples.contains(&message) {
-                self.samples.push(message);
+        keep_sample(&mut self.samples, bounded(message, SAMPLE_CHARS_MAX));
+    }
+
+    /// Adds another thread's or a later part.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let earlier = |a: Option<Instant>, b: Option<Instant>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.first = earlier(self.first, other.first);
+        self.last = self.last.max(other.last);
+        self.begun += other.begun;
+        self.ended += other.ended;
+        self.answered += other.answered;
+        self.answered_in_time += other.answered_in_time;
+        self.sent_in_time += other.sent_in_time;
+        self.unsent += other.unsent;
+        add_counts(&mut self.errors, &other.errors);
+        for (a, b) in self.statuses.iter_mut().zip(&other.statuses) {
+            *a += b;
+        }
+        add_histogram(&mut self.latency, &other.latency);
+        for (a, b) in [
+            (&mut self.service, &other.service),
+            (&mut self.lateness, &other.lateness),
+        ] {
+            if let (Some(a), Some(b)) = (a, b) {
+                add_histogram(a, b);
             }
         }
-    }
-
-    pub(crate) fn finish(self, cancelled: bool) -> Outcome {
-        let elapsed = match (self.started, self.last) {
-            (Some(started), _) if cancelled => started.elapsed(),
-            (Some(started), Some(last)) => last.saturating_duration_since(started),
-            _ => Duration::ZERO,
-        };
-        Outcome {
-            requests: self.ended,
-            answered: self.answered,
-            aborted: self.begun.saturating_sub(self.ended),
-            errors: self.errors,
-            latency: self.latency,
-            elapsed,
-            error_codes: self.codes,
-            error_samples: self.samples,
-            gave_up: self.gave_up,
-            cancelled,
-            local_error: self.local_error,
+        for (a, b) in self.per_request.iter_mut().zip(&other.per_request) {
+            a.requests += b.requests;
+            add_counts(&mut a.errors, &b.errors);
+            add_histogram(&mut a.latency, &b.latency);
         }
-    }
-}
-
-/// What a run measured.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Requests that came to an end, good or bad: sent ones, and those for which no connection opened.
-    pub requests: u64,
-    /// Requests that got a complete answer, whatever it says.
-    pub answered: u64,
-    /// Requests under way when the run was ended early; they are in no other count.
-    pub aborted: u64,
-    /// Failed requests by kind, as the table of [`crate::engine`] names them.
-    pub errors: BTreeMap<String, u64>,
-    /// Latencies of answered requests, and of timed-out ones at no less than their limit, in
-    /// microseconds.
-    pub latency: Histogram<u64>,
-    /// From the start of the first request to the end of the last.
-    pub elapsed: Duration,
-    /// The texts under `error` in JSON bodies of bad answers, at most 32 different ones.
-    pub error_codes: BTreeMap<String, u64>,
-    /// The first few different error messages, at most 3 of at most 300 characters.
-    pub error_samples: Vec<String>,
-    /// The run ended early because too many requests in a row timed out.
-    pub gave_up: bool,
-    /// The run was ended early from outside.
-    pub cancelled: bool,
-    /// Why this host, not the target, was the bottleneck; the figures then say nothing.
-    pub local_error: Option<String>,
-}
-
-impl Outcome {
-    /// Latencies in milliseconds.
-    pub fn summary(&self) -> LatencySummary {
-        summary(&self.latency)
-    }
-
-    /// Answered requests per second.
-    pub fn throughput_rps(&self) -> f64 {
-        let seconds = self.elapsed.as_secs_f64();
-        if seconds > 0.0 {
-            self.answered as f64 / seconds
-        } else {
-            0.0
+        self.received += other.received;
+        self.sent += other.sent;
+        self.opened += other.opened;
+        for (code, n) in &other.codes {
+            count_code(&mut self.codes, code, *n);
         }
+        for sample in &other.samples {
+            keep_sample(&mut self.samples, sample.clone());
+        }
+        if self.local_error.is_none() {
+            self.local_error.clone_from(&other.local_error);
+        }
+        self.stalled += other.stalled;
     }
 
-    /// All failed requests.
-    pub fn error_count(&self) -> u64 {
+    pub(crate) fn error_count(&self) -> u64 {
         self.errors.values().sum()
     }
 
-    /// Failed requests over all; 0 when there was none.
-    pub fn error_rate(&self) -> f64 {
-        if self.requests == 0 {
-            0.0
-        } else {
-            self.error_count() as f64 / self.requests as f64
-        }
-    }
-
-    /// Answers with a status from 500 to 599 that were not expected.
-    pub fn server_errors(&self) -> u64 {
-        self.errors
-            .iter()
-            .filter(|(kind, _)| kind.starts_with("status_5"))
-            .map(|(_, count)| count)
-            .sum()
+    /// Complete answers by status.
+    pub(crate) fn statuses(&self) -> BTreeMap<u16, u64> {
+        (0..)
+            .zip(&self.statuses)
+            .filter(|(_, n)| **n > 0)
+            .map(|(status, n)| (status, *n))
+            .collect()
     }
 }
 
-/// The text under `error` of a JSON object.
-pub(crate) fn error_code(body: &[u8]) -> Option<String> {
-    match serde_json::from_slice::<Value>(body).ok()? {
-        Value::Object(mut map) => match map.remove("error") {
-            Some(Value::String(code)) if !code.is_empty() => Some(code),
-            _ => None,
-        },
-        _ => None,
+fn add_counts(to: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>) {
+    for (key, n) in from {
+        match to.get_mut(key) {
+            Some(count) => *count += n,
+            None => {
+                to.insert(key.clone(), *n);
+            }
+        }
+    }
+}
+
+fn add_histogram(to: &mut Histogram<u64>, from: &Histogram<u64>) {
+    to.add(from).expect("both grow with what is recorded");
+}
+
+fn count_code(codes: &mut BTreeMap<String, u64>, code: &str, n: u64) {
+    if codes.len() < CODES_MAX || codes.contains_key(code) {
+        *codes.entry(code.to_owned()).or_default() += n;
+    }
+}
+
+fn keep_sample(samples: &mut Vec<String>, sample: String) {
+    if samples.len() < SAMPLES_MAX && !samples.contains(&sample) {
+        samples.push(sample);
     }
 }
 
@@ -276,62 +301,43 @@ pub(crate) fn error_code(body: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn bad(n: usize) -> End {
-        End::BadAnswer {
-            kind: "status_500".into(),
-            message: format!("message {n} {}", "x".repeat(1000)),
-            code: Some(format!("code_{n}")),
+    fn ended(n: usize) -> Ended {
+        Ended {
+            index: n % 2,
+            latency: Duration::from_millis(n as u64 + 1),
+            service: Duration::from_millis(1),
+            end: End::BadAnswer {
+                status: 500,
+                kind: "status_500".into(),
+                message: format!("message {n} {}", "x".repeat(1000)),
+                code: Some(format!("code_{n}")),
+            },
         }
     }
 
     #[test]
-    fn codes_and_samples_are_bounded() {
-        let mut tally = Tally::default();
-        for n in 0..100 {
-            tally.begin();
-            tally.end(Duration::from_millis(1), bad(n % 50), None);
+    fn codes_and_samples_are_bounded_and_parts_add_up() {
+        let names = ["GET /a".to_owned(), "GET /b".to_owned()];
+        let mut whole = Part::new(true, &names);
+        for p in 0..2 {
+            let mut part = Part::new(true, &names);
+            for n in 0..50 {
+                part.end(ended(p * 50 + n), Instant::now());
+            }
+            whole.add(&part);
         }
-        let outcome = tally.finish(false);
-        assert_eq!(outcome.error_codes.len(), CODES_MAX);
-        assert_eq!(outcome.error_samples.len(), SAMPLES_MAX);
-        assert!(
-            outcome
-                .error_samples
-                .iter()
-                .all(|s| s.chars().count() <= SAMPLE_CHARS_MAX + 1)
-        );
-        assert_eq!((outcome.error_count(), outcome.server_errors()), (100, 100));
-    }
-
-    #[test]
-    fn gives_up_after_timeouts_in_a_row_only() {
-        let mut tally = Tally::default();
-        let timeout = || End::Timeout {
-            message: "late".into(),
-        };
-        let second = Duration::from_secs(1);
-        tally.end(second, timeout(), Some(2));
-        tally.end(second, End::Good, Some(2));
-        tally.end(second, timeout(), Some(2));
-        assert!(!tally.gave_up());
-        tally.end(second, timeout(), Some(2));
-        assert!(tally.gave_up());
-    }
-
-    #[test]
-    fn an_error_code_is_a_text_at_the_top() {
+        assert_eq!(whole.codes.len(), CODES_MAX);
+        assert_eq!(whole.samples.len(), SAMPLES_MAX);
+        let short = |s: &String| s.chars().count() <= SAMPLE_CHARS_MAX + 1;
+        assert!(whole.samples.iter().all(short));
         assert_eq!(
-            error_code(b"{\"error\":\"pool_timeout\"}").as_deref(),
-            Some("pool_timeout")
+            (whole.ended, whole.answered, whole.error_count()),
+            (100, 100, 100)
         );
-        for none in [
-            &b"{\"error\":{\"a\":1}}"[..],
-            b"[1]",
-            b"<html>",
-            b"",
-            b"{\"error\":\"\"}",
-        ] {
-            assert_eq!(error_code(none), None);
-        }
+        assert_eq!(whole.statuses(), BTreeMap::from([(500, 100)]));
+        assert_eq!(whole.latency.len(), 100);
+        assert_eq!(whole.latency.max() / 1000, 100, "the range grows");
+        assert_eq!(whole.per_request[1].errors["status_500"], 50);
+        assert_eq!(whole.service.unwrap().len(), 100);
     }
 }

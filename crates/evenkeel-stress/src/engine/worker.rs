@@ -1,155 +1,362 @@
-//! The closed loop: each worker owns a connection and takes one request after the other.
+//! One worker: it owns a connection, or a stream of one, and takes one request after the other.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::sync::Barrier;
-use tokio::task::JoinSet;
-
-use super::EngineError;
-use super::connection::{Asked, ConnectFailure, Connection, Stale, connect};
-use super::tally::{End, Tally};
-use crate::plan::{Limits, Load, Plan, Turns};
+use super::alarm::Alarm;
+use super::http1::{Connection, Failure, Scratch};
+use super::http2::{self, Link};
+use super::judge::Keeper;
+use super::open::{Arrival, Arrivals};
+use super::shared::Shared;
+use super::tally::{End, Ended, Part};
+use crate::dial::ConnectFailure;
+use crate::plan::Think;
+use crate::random::Random;
 use crate::request::Prepared;
 
-struct Shared {
-    turns: Turns,
-    limits: Limits,
-    addresses: Vec<SocketAddr>,
-    next: Cell<u64>,
-    total: u64,
-    start: Barrier,
-    tally: Rc<RefCell<Tally>>,
+/// What the workers of one thread share.
+pub(crate) struct Local {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) part: RefCell<Part>,
+    pub(crate) scratch: Scratch,
+    /// When the run began; known once all connections are open.
+    pub(crate) epoch: Cell<Instant>,
+    /// The arrivals of an open loop.
+    pub(crate) arrivals: Option<Arrivals>,
 }
 
-impl Shared {
-    fn take_turn(&self) -> Option<u64> {
-        let n = self.next.get();
-        if n >= self.total || self.tally.borrow().gave_up() {
-            return None;
-        }
-        self.next.set(n + 1);
-        self.tally.borrow_mut().begin();
-        Some(n)
-    }
-}
-
-/// Runs a plan to its end on this thread's local task set.
-pub(crate) async fn run_plan(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> Result<(), EngineError> {
-    let Load::Closed {
-        requests,
-        concurrency,
-    } = plan.load;
-    let turns = plan.prepare()?;
-    let unresolved = |reason: String| EngineError::Resolve {
-        base: plan.base.to_string(),
-        reason,
-    };
-    let addresses = tokio::time::timeout(plan.limits.connect, plan.base.resolve())
-        .await
-        .map_err(|_| unresolved("the resolver did not answer in time".to_owned()))?
-        .map_err(|e| unresolved(e.to_string()))?;
-    let workers = usize::try_from(u64::from(concurrency).min(requests)).unwrap_or(1);
-    let shared = Rc::new(Shared {
-        turns,
-        limits: plan.limits,
-        addresses,
-        next: Cell::new(0),
-        total: requests,
-        start: Barrier::new(workers),
-        tally: Rc::clone(tally),
-    });
-    let mut set = JoinSet::new();
-    for _ in 0..workers {
-        set.spawn_local(work(Rc::clone(&shared)));
-    }
-    while let Some(joined) = set.join_next().await {
-        // A worker that panicked is a bug, and its numbers are missing from the result.
-        if joined.is_err() {
-            return Err(EngineError::Lost);
+impl Local {
+    /// The run begins; each worker says so, and the first is heard.
+    pub(crate) fn begin(&self, epoch: Instant) {
+        self.epoch.set(epoch);
+        if let Some(arrivals) = &self.arrivals
+            && let Some(ends) = self.shared.ends(epoch)
+        {
+            arrivals.begin(epoch, ends + self.shared.plan.limits.request);
         }
     }
-    Ok(())
+
+    pub(crate) fn warm_until(&self) -> Instant {
+        self.epoch.get() + self.shared.plan.warm_up
+    }
 }
 
-async fn work(shared: Rc<Shared>) {
-    let mut ready = Some(connect(&shared.addresses, shared.limits.connect).await);
-    shared.start.wait().await;
-    shared.tally.borrow_mut().start();
-    while let Some(n) = shared.take_turn() {
-        let what = shared.turns.at(n);
-        let due = Instant::now();
-        let asked = tokio::time::timeout(
-            shared.limits.request,
-            one(&shared.addresses, what, &shared.limits, ready.take()),
-        )
-        .await;
-        let (end, latency) = match asked {
-            Ok(asked) => {
-                ready = asked.connection.map(Ok);
-                (asked.end, due.elapsed())
+/// A way to the target.
+enum Way {
+    /// A connection of its own, or what came of opening it.
+    Http1(Option<Result<Connection, ConnectFailure>>),
+    /// A connection shared with others.
+    Http2(Rc<Link>),
+}
+
+/// Takes requests until there are no more.
+pub(crate) struct Worker {
+    local: Rc<Local>,
+    way: Way,
+    alarm: Alarm,
+    random: Random,
+}
+
+/// How one request went.
+struct Asked {
+    end: End,
+    sent_at: Instant,
+    /// Bytes of the request.
+    sent: u64,
+    received: u64,
+}
+
+impl Worker {
+    /// The `number`th worker of all; opens its connection.
+    pub(crate) async fn open(local: Rc<Local>, link: Option<Rc<Link>>, number: u64) -> Self {
+        let limit = local.shared.plan.limits.request;
+        let mut worker = Self {
+            way: link.map_or(Way::Http1(None), Way::Http2),
+            alarm: Alarm::new(limit),
+            random: Random::new(local.shared.plan.seed, 1_000_000 + number),
+            local,
+        };
+        // So many at once that a listening target's queue can take them.
+        let shared = Arc::clone(&worker.local.shared);
+        let Ok(_permit) = shared.opening.acquire().await else {
+            return worker;
+        };
+        match &mut worker.way {
+            Way::Http1(slot) if shared.plan.transport.keep_alive => {
+                *slot = Some(dial(&worker.local).await);
             }
-            // The timer may fire a tick early by the clock that is read here.
-            Err(_) => (
-                End::Timeout {
-                    message: format!(
-                        "{}: no complete answer within {} ms",
-                        what.name,
-                        shared.limits.request.as_millis()
-                    ),
-                },
-                due.elapsed().max(shared.limits.request),
+            Way::Http1(_) => {}
+            // A failure is met again, and counted, with the first request.
+            Way::Http2(link) => {
+                if let Ok((_, true)) = link.open(&shared.dialer).await {
+                    worker.local.part.borrow_mut().opened += 1;
+                }
+            }
+        }
+        worker
+    }
+
+    /// A closed loop.
+    pub(crate) async fn run_closed(mut self, think: Think) {
+        while let Some((turn, counted)) = self.local.shared.take_turn(self.local.warm_until()) {
+            let due = Instant::now();
+            self.request(turn, due, counted).await;
+            let pause = pause(think, &mut self.random);
+            if !pause.is_zero() && !self.local.shared.stopped() {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// An open loop.
+    pub(crate) async fn run_open(mut self) {
+        let local = Rc::clone(&self.local);
+        let Some(arrivals) = &local.arrivals else {
+            return;
+        };
+        loop {
+            let free = Instant::now();
+            let Some(Arrival { due, counted }) = arrivals.next(free).await else {
+                return;
+            };
+            if counted {
+                let could = due.max(free);
+                let now = Instant::now();
+                local
+                    .part
+                    .borrow_mut()
+                    .left(could, now, local.shared.ends(local.epoch.get()));
+            }
+            let turn = local.shared.next_turn();
+            self.request(turn, due, counted).await;
+        }
+    }
+
+    async fn request(&mut self, turn: u64, due: Instant, counted: bool) {
+        let shared = Arc::clone(&self.local.shared);
+        let index = shared.turns.index(turn);
+        let what = shared.turns.request(index);
+        let row = shared.turns.row(turn);
+        if counted {
+            self.local.part.borrow_mut().begin(due);
+        }
+        let begun = Instant::now();
+        let asked = self.ask(what, row, begun).await;
+        let now = Instant::now();
+        let limit = shared.plan.limits.request;
+        let at_least = if matches!(asked.end, End::Timeout { .. }) {
+            limit
+        } else {
+            Duration::ZERO
+        };
+        // The timer may fire a tick early by the clock that is read here.
+        let latency = now.saturating_duration_since(due).max(at_least);
+        let service = now.saturating_duration_since(asked.sent_at).max(at_least);
+        let mut end = asked.end;
+        if let (End::Good { status }, Some(within)) = (&end, what.within)
+            && latency > within
+        {
+            end = End::BadAnswer {
+                status: *status,
+                kind: "assertion".to_owned(),
+                message: format!(
+                    "{}: a good answer after {:.1} ms, limit {} ms",
+                    what.name,
+                    latency.as_secs_f64() * 1000.0,
+                    within.as_secs_f64() * 1000.0
+                ),
+                code: None,
+            };
+        }
+        shared.note_timeout(end.timed_out());
+        if counted {
+            let mut part = self.local.part.borrow_mut();
+            part.sent += asked.sent;
+            part.received += asked.received;
+            let answered = matches!(end, End::Good { .. } | End::BadAnswer { .. });
+            if answered && shared.ends(self.local.epoch.get()).is_none_or(|e| now <= e) {
+                part.answered_in_time += 1;
+            }
+            let ended = Ended {
+                index,
+                latency,
+                service,
+                end,
+            };
+            part.end(ended, now);
+        }
+    }
+
+    async fn ask(&mut self, what: &Prepared, row: Option<&[String]>, begun: Instant) -> Asked {
+        let shared = Arc::clone(&self.local.shared);
+        let limits = &shared.plan.limits;
+        let timeout = || End::Timeout {
+            message: format!(
+                "{}: no complete answer within {} ms",
+                what.name,
+                limits.request.as_millis()
             ),
         };
-        let give_up_after = shared.limits.give_up_after_timeouts;
-        shared.tally.borrow_mut().end(latency, end, give_up_after);
-    }
-}
-
-/// Asks once, over the given connection or a new one.
-///
-/// A connection that the target had closed while it was idle is replaced once, as every client
-/// does; the request had not left.
-async fn one(
-    addresses: &[SocketAddr],
-    what: &Prepared,
-    limits: &Limits,
-    ready: Option<Result<Connection, ConnectFailure>>,
-) -> Asked {
-    let ready = match ready {
-        Some(Ok(connection)) if connection.is_closed() => None,
-        other => other,
-    };
-    if let Some(Ok(connection)) = ready {
-        if let Ok(asked) = connection.ask(what, limits).await {
-            return asked;
+        match &mut self.way {
+            Way::Http1(slot) => {
+                self.alarm.set(begun + limits.request);
+                let keep_alive = shared.plan.transport.keep_alive;
+                let request = what.http1(row, !keep_alive);
+                let ask = ask_http1(&self.local, slot, &request, what, &mut self.alarm);
+                ask.await.unwrap_or_else(|sent_at| Asked {
+                    end: timeout(),
+                    sent_at,
+                    sent: request.len() as u64,
+                    received: 0,
+                })
+            }
+            Way::Http2(link) => {
+                let ask = ask_http2(&self.local, link, what, row);
+                match tokio::time::timeout(limits.request, ask).await {
+                    Ok(asked) => asked,
+                    Err(_) => Asked {
+                        end: timeout(),
+                        sent_at: begun,
+                        sent: 0,
+                        received: 0,
+                    },
+                }
+            }
         }
-        return fresh(connect(addresses, limits.connect).await, what, limits).await;
     }
-    let opened = match ready {
-        Some(failed) => failed,
-        None => connect(addresses, limits.connect).await,
-    };
-    fresh(opened, what, limits).await
 }
 
-async fn fresh(
-    opened: Result<Connection, ConnectFailure>,
+fn pause(think: Think, random: &mut Random) -> Duration {
+    think.min + (think.max - think.min).mul_f64(random.unit())
+}
+
+async fn dial(local: &Local) -> Result<Connection, ConnectFailure> {
+    let stream = local.shared.dialer.dial().await?;
+    local.part.borrow_mut().opened += 1;
+    Ok(Connection::new(stream, Rc::clone(&local.scratch)))
+}
+
+/// Asks once, over the connection that is there or a new one; when it timed out, the moment it was sent.
+///
+/// A connection that the target had closed while it was idle is replaced once, as every client does; the request had
+/// not left.
+async fn ask_http1(
+    local: &Local,
+    slot: &mut Option<Result<Connection, ConnectFailure>>,
+    request: &bytes::Bytes,
     what: &Prepared,
-    limits: &Limits,
-) -> Asked {
-    let reset = || "the connection was closed before the request left".to_owned();
-    let (kind, message) = match opened {
-        Ok(connection) => match connection.ask(what, limits).await {
-            Ok(asked) => return asked,
-            Err(Stale) => ("reset", reset()),
+    alarm: &mut Alarm,
+) -> Result<Asked, Instant> {
+    let no_answer = |kind, message: String, sent_at, sent| Asked {
+        end: End::NoAnswer {
+            kind,
+            message: format!("{}: {message}", what.name),
         },
-        Err((kind, message)) => (kind, format!("{}: {message}", what.name)),
+        sent_at,
+        sent,
+        received: 0,
     };
-    Asked {
-        end: End::NoAnswer { kind, message },
-        connection: None,
+    let to_head = what.method == http::Method::HEAD;
+    let mut fresh = false;
+    loop {
+        let opened = match slot.take() {
+            Some(opened) => opened,
+            None => {
+                fresh = true;
+                let Some(opened) = until(alarm, dial(local)).await else {
+                    return Err(Instant::now());
+                };
+                opened
+            }
+        };
+        let sent_at = Instant::now();
+        let mut connection = match opened {
+            Ok(connection) => connection,
+            Err((kind, message)) => return Ok(no_answer(kind, message, sent_at, 0)),
+        };
+        let mut keeper = Keeper::new(what, local.shared.plan.limits.body_bytes);
+        let length = request.len() as u64;
+        return match connection.ask(request, to_head, &mut keeper, alarm).await {
+            Ok(answer) => {
+                if answer.reusable && local.shared.plan.transport.keep_alive {
+                    *slot = Some(Ok(connection));
+                }
+                Ok(Asked {
+                    end: keeper.judge(answer.status),
+                    sent_at,
+                    sent: length,
+                    received: answer.received,
+                })
+            }
+            Err(Failure::Stale) if !fresh => continue,
+            Err(Failure::Stale) => {
+                let message = "the connection was closed before the request left".to_owned();
+                Ok(no_answer("reset", message, sent_at, 0))
+            }
+            Err(Failure::Timeout) => Err(sent_at),
+            Err(Failure::Reset(message)) => Ok(no_answer("reset", message, sent_at, length)),
+            Err(Failure::Protocol(violation)) => Ok(no_answer(
+                "protocol",
+                violation.to_string(),
+                sent_at,
+                length,
+            )),
+        };
+    }
+}
+
+/// What comes of `future`, or nothing when the alarm goes off before.
+async fn until<T>(alarm: &mut Alarm, future: impl Future<Output = T>) -> Option<T> {
+    use std::task::Poll;
+
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => alarm.poll(cx).map(|()| None),
+    })
+    .await
+}
+
+async fn ask_http2(local: &Local, link: &Link, what: &Prepared, row: Option<&[String]>) -> Asked {
+    let no_answer = |(kind, message): (&'static str, String), sent_at, sent| Asked {
+        end: End::NoAnswer {
+            kind,
+            message: format!("{}: {message}", what.name),
+        },
+        sent_at,
+        sent,
+        received: 0,
+    };
+    let begun = Instant::now();
+    let Some(request) = what.http2(row) else {
+        let unsendable = ("local", "a row of the data makes it unsendable".to_owned());
+        return no_answer(unsendable, begun, 0);
+    };
+    let sender = match link.open(&local.shared.dialer).await {
+        Ok((sender, opened)) => {
+            local.part.borrow_mut().opened += u64::from(opened);
+            sender
+        }
+        Err(failure) => return no_answer(failure, begun, 0),
+    };
+    let length = request.body().len() as u64;
+    let mut keeper = Keeper::new(what, local.shared.plan.limits.body_bytes);
+    let sent_at = Instant::now();
+    match http2::ask(sender, request, &mut keeper).await {
+        Ok(answer) => {
+            if !local.shared.plan.transport.keep_alive {
+                link.close();
+            }
+            Asked {
+                end: keeper.judge(answer.status),
+                sent_at,
+                sent: length,
+                received: answer.received,
+            }
+        }
+        Err(failure) => no_answer(failure, sent_at, length),
     }
 }

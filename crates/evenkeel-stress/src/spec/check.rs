@@ -194,8 +194,8 @@ mod tests {
                 "concurrency",
             ),
             (
-                json!({"name": "x", "kind": "mix", "endpoints": ["/"], "base_url": "https://x"}),
-                "not supported",
+                json!({"name": "x", "kind": "mix", "endpoints": ["/"], "base_url": "ftp://x"}),
+                "neither http nor https",
             ),
             (
                 json!({"name": "x", "kind": "mesh", "mesh": {"publish": "/x"}}),

@@ -8,7 +8,8 @@ use evenkeel_core::measure::TestStatus;
 use serde_json::json;
 
 use super::{Figures, TestContext, plan};
-use crate::engine::{self, Outcome, record, summary};
+use crate::engine;
+use crate::outcome::{Outcome, histogram, record, summary};
 use crate::spec::{TestKind, TestSpec};
 use crate::target::BaseUrl;
 use crate::text::bounded;
@@ -79,7 +80,7 @@ fn one_error(kind: &str, reason: String) -> PoolReport {
 /// Latencies of the two are of different things: those of the answers are kept where there are
 /// any, and the direct ones stand in the context.
 fn add_direct(figures: &mut Figures, direct: &PoolReport) {
-    let mut histogram = engine::histogram();
+    let mut histogram = histogram();
     for latency in &direct.latencies {
         record(&mut histogram, *latency);
     }

@@ -54,7 +54,7 @@ async fn counts_agree_with_the_server_and_connections_are_kept() {
     );
     assert_eq!(outcome.latency.len(), 200);
     assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
-    assert!(outcome.throughput_rps() > 0.0);
+    assert!(outcome.throughput_rps > 0.0);
 }
 
 #[tokio::test]
@@ -265,7 +265,7 @@ async fn bodies_are_checked_within_their_bound() {
         plan.requests[0].expect_body.clone_from(&check);
         let outcome = measure(&plan).await;
         let errors = if bad {
-            only("body", 2)
+            only("assertion", 2)
         } else {
             BTreeMap::new()
         };

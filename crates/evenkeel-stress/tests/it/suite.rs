@@ -245,7 +245,10 @@ async fn unreadable_metrics_fail() {
     let server = Server::start(router).await;
     let ctx = context(&server.url(), FakeAccess::default());
     let result = soon(run_test(&spec("Metrics Collection Load"), &ctx)).await;
-    assert_eq!(result.errors, BTreeMap::from([("body".to_owned(), 20)]));
+    assert_eq!(
+        result.errors,
+        BTreeMap::from([("assertion".to_owned(), 20)])
+    );
     let sample = result.context["error_samples"][0].as_str().unwrap();
     assert!(sample.contains("line 1"), "{sample}");
 }
@@ -406,12 +409,12 @@ async fn cancelling_skips_the_test_under_way_and_the_rest() {
 
 #[tokio::test]
 async fn what_cannot_be_run_says_nothing_about_the_target() {
-    let ctx = context("https://127.0.0.1:1", FakeAccess::default());
+    let ctx = context("ftp://127.0.0.1:1", FakeAccess::default());
     let result = soon(run_test(&spec("Health Endpoint Load"), &ctx)).await;
     assert_eq!(result.status, TestStatus::Skipped);
     let issue = result.issue.unwrap();
     assert!(
-        issue.contains("https:// is not supported by the load engine yet"),
+        issue.contains("its scheme is neither http nor https"),
         "{issue}"
     );
 }
