@@ -344,7 +344,8 @@ FAULTS = {
     "deploy: cache without a bound": (3, deployed([("sessions", "max_entries", "0")],
         lambda w: number(w, "sessions", "max_entries") > 0), {"api", "metrics-collector", "sessions.max_entries"}),
     "deploy: pool of one": (3, deployed([("database", "pool_size", "1"), ("database", "pool_timeout_ms", "5")],
-        lambda w: number(w, "database", "pool_size") > 1), {"api", "database.pool_size"}),
+        lambda w: number(w, "database", "pool_size") > 1 and number(w, "database", "pool_timeout_ms") > 5),
+        {"api", "database.pool_size", "database.pool_timeout_ms"}),
     "deploy: rate limit too low": (3, deployed([("limits", "requests_per_second", "5.0"), ("limits", "burst", "3")],
         lambda w: number(w, "limits", "requests_per_second") > 5), {"api", "limits.requests_per_second", "limits.burst"}),
 }

@@ -4,6 +4,7 @@
 //! is one whole `${...}` keeps the type of its value. `${secret.NAME}` is left as it stands: secrets are filled
 //! in at the edge, at the moment of acting, so that no record ever holds one.
 
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 /// Names an expression may use.
@@ -98,6 +99,24 @@ pub fn eval_condition(expression: &str, scope: &Value) -> Result<bool, Expressio
     }
 }
 
+/// A value whose whole numbers are CEL's `int`, as the literals of an expression are: there is no arithmetic between
+/// `int` and `uint`, and `params.size * 2` must be.
+struct Whole<'a>(&'a Value);
+
+impl Serialize for Whole<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Number(n) => match n.as_i64() {
+                Some(whole) => serializer.serialize_i64(whole),
+                None => n.serialize(serializer),
+            },
+            Value::Array(items) => serializer.collect_seq(items.iter().map(Whole)),
+            Value::Object(map) => serializer.collect_map(map.iter().map(|(k, v)| (k, Whole(v)))),
+            other => other.serialize(serializer),
+        }
+    }
+}
+
 /// Evaluates an expression over `scope`.
 pub fn eval(expression: &str, scope: &Value) -> Result<Value, ExpressionError> {
     let failed = |reason: String| ExpressionError::Evaluation {
@@ -109,7 +128,7 @@ pub fn eval(expression: &str, scope: &Value) -> Result<Value, ExpressionError> {
     if let Value::Object(map) = scope {
         for (name, value) in map {
             context
-                .add_variable(name.as_str(), value)
+                .add_variable(name.as_str(), Whole(value))
                 .map_err(|e| failed(e.to_string()))?;
         }
     }
@@ -234,6 +253,8 @@ mod tests {
                 true,
             ),
             ("has(findings.other)", false),
+            ("params.size * 2 - attempt == 38", true),
+            ("findings.look.patterns.database_locked + 1 > attempt", true),
             (
                 "'workers' in target.tunables && anomaly.current > 0.05",
                 true,

@@ -197,6 +197,7 @@ mesh = "api"
 
 [target.tunables]
 db_pool_size = {{ file = "config/grace.toml", key = "database.pool_size", min = 1, max = 64, service = "api" }}
+db_pool_timeout_ms = {{ file = "config/grace.toml", key = "database.pool_timeout_ms", min = 1, max = 60000, service = "api" }}
 workers = {{ file = "config/grace.toml", key = "server.workers", min = 1, max = 64, service = "api" }}
 queue = {{ file = "config/grace.toml", key = "server.queue", min = 0, max = 1024, service = "api" }}
 rate_limit = {{ file = "config/grace.toml", key = "limits.requests_per_second", min = 1, max = 10000, service = "api" }}
