@@ -1,46 +1,77 @@
-//! One timer for all requests of a worker, one after the other.
+//! The time limits of all requests of a thread, for what they cost: a request sets a number, and one look at all of
+//! them every so often finds what is over.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, Sleep};
+/// Shortest and longest time between two looks.
+const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// Looks within one time limit.
+const LOOKS: u32 = 200;
 
-/// Goes off at its deadline.
-///
-/// Deadlines only move on, so the timer behind it is left where it is and set anew only when it goes off too early:
-/// once in a time limit, not once a request.
+/// Ends the request of a worker when its time is over; never too early, and up to 50 ms, or a 200th of its limit, late.
 #[derive(Debug)]
-pub(crate) struct Alarm {
-    timer: Pin<Box<Sleep>>,
-    deadline: Instant,
+pub(crate) struct Alarm(Rc<Bell>);
+
+#[derive(Debug, Default)]
+struct Bell {
+    deadline: Cell<Option<Instant>>,
+    rung: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Alarm {
-    /// Goes off after `limit`.
-    pub(crate) fn new(limit: Duration) -> Self {
-        let deadline = Instant::now() + limit;
-        Self {
-            timer: Box::pin(tokio::time::sleep_until(deadline)),
-            deadline,
+    /// Goes off at `deadline`, and not for anything before.
+    pub(crate) fn set(&self, deadline: Instant) {
+        self.0.deadline.set(Some(deadline));
+        self.0.rung.set(false);
+    }
+
+    /// Does not go off.
+    pub(crate) fn clear(&self) {
+        self.0.deadline.set(None);
+    }
+
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0.rung.get() {
+            return Poll::Ready(());
         }
+        let mut waker = self.0.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// All alarms of a thread.
+#[derive(Debug, Default)]
+pub(crate) struct Alarms(RefCell<Vec<Rc<Bell>>>);
+
+impl Alarms {
+    pub(crate) fn add(&self) -> Alarm {
+        let bell = Rc::new(Bell::default());
+        self.0.borrow_mut().push(Rc::clone(&bell));
+        Alarm(bell)
     }
 
-    /// Goes off at `deadline` instead, which is not before the one it had.
-    pub(crate) fn set(&mut self, deadline: std::time::Instant) {
-        self.deadline = deadline.into();
-    }
-
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Lets those go off whose time is over, for ever; `limit`: the time they are set to.
+    pub(crate) async fn watch(&self, limit: Duration) {
+        let pause = (limit / LOOKS).clamp(LOOK.0, LOOK.1);
         loop {
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+            tokio::time::sleep(pause).await;
+            let now = Instant::now();
+            for bell in self.0.borrow().iter() {
+                if bell.deadline.get().is_some_and(|d| d <= now) {
+                    bell.deadline.set(None);
+                    bell.rung.set(true);
+                    if let Some(waker) = bell.waker.borrow_mut().take() {
+                        waker.wake();
+                    }
+                }
             }
-            if self.timer.deadline() >= self.deadline {
-                return Poll::Ready(());
-            }
-            let deadline = self.deadline;
-            self.timer.as_mut().reset(deadline);
         }
     }
 }

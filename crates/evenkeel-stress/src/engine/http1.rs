@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::parser::{Fed, Parser, Violation};
@@ -75,6 +74,10 @@ impl Connection {
     /// Costs no system call while nothing came.
     fn is_spent(&mut self, cx: &mut Context<'_>) -> bool {
         let mut place = [0; 1];
+        if let Stream::Plain(stream) = &self.stream {
+            let nothing = |e: &io::Error| e.kind() == io::ErrorKind::WouldBlock;
+            return !stream.try_read(&mut place).as_ref().is_err_and(nothing);
+        }
         let mut buf = ReadBuf::new(&mut place);
         Pin::new(&mut self.stream)
             .poll_read(cx, &mut buf)
@@ -84,10 +87,10 @@ impl Connection {
     /// Sends a request and reads its answer; `alarm` ends it.
     pub(crate) async fn ask(
         &mut self,
-        request: &Bytes,
+        request: &[u8],
         to_head: bool,
         keeper: &mut Keeper<'_>,
-        alarm: &mut Alarm,
+        alarm: &Alarm,
     ) -> Result<Answer, Failure> {
         let mut parser = Parser::new(to_head);
         let mut exchange = Exchange {
@@ -113,7 +116,7 @@ impl Connection {
     fn poll_exchange(
         &mut self,
         cx: &mut Context<'_>,
-        request: &Bytes,
+        request: &[u8],
         parser: &mut Parser,
         keeper: &mut Keeper<'_>,
         exchange: &mut Exchange,

@@ -46,25 +46,21 @@ impl Shared {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The next turn of a closed loop, and whether it is after the warm-up; nothing when there are no more.
-    pub(crate) fn take_turn(&self, warm_until: Instant) -> Option<(u64, bool)> {
+    /// The next turn of a closed loop at `now`, and whether it is after the warm-up; nothing when there are no more.
+    pub(crate) fn take_turn(&self, now: Instant, warm_until: Instant) -> Option<(u64, bool)> {
         if self.stopped() {
             return None;
         }
         let Load::Closed { until, .. } = self.plan.load else {
             return None;
         };
-        let timed = matches!(until, Until::Elapsed(_));
-        if timed || !self.plan.warm_up.is_zero() {
-            let now = Instant::now();
-            if now < warm_until {
-                return Some((self.next_turn(), false));
-            }
-            if let Until::Elapsed(duration) = until
-                && now >= warm_until + duration
-            {
-                return None;
-            }
+        if now < warm_until {
+            return Some((self.next_turn(), false));
+        }
+        if let Until::Elapsed(duration) = until
+            && now >= warm_until + duration
+        {
+            return None;
         }
         if let Until::Requests(total) = until
             && self.counted.fetch_add(1, Ordering::Relaxed) >= total
@@ -132,9 +128,10 @@ mod tests {
             shared.note_timeout(timed_out);
         }
         assert!(!shared.gave_up());
-        assert!(shared.take_turn(Instant::now()).is_some());
+        let now = Instant::now();
+        assert!(shared.take_turn(now, now).is_some());
         shared.note_timeout(true);
         assert!(shared.gave_up());
-        assert!(shared.take_turn(Instant::now()).is_none());
+        assert!(shared.take_turn(now, now).is_none());
     }
 }

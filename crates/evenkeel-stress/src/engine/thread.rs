@@ -10,6 +10,7 @@ use tokio::sync::{Barrier, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::EngineError;
+use super::alarm::Alarms;
 use super::collect::Piece;
 use super::http1::scratch;
 use super::http2::Link;
@@ -67,10 +68,11 @@ impl Seat {
     }
 
     fn make_load(&mut self) -> Result<Option<(Duration, Duration)>, EngineError> {
+        // What is due in an open loop waits for the next look at its timer; a closed loop waits for nothing.
+        let open = matches!(self.shared.plan.load, Load::Open { .. });
         let runtime = Builder::new_current_thread()
             .enable_all()
-            // A request that is due waits for the next look at its timer.
-            .event_interval(16)
+            .event_interval(if open { 16 } else { 128 })
             .build_local(LocalOptions::default())
             .map_err(EngineError::Start)?;
         let local = self.local();
@@ -137,6 +139,7 @@ impl Seat {
             part: RefCell::new(self.empty(&self.names())),
             shared: Arc::clone(&self.shared),
             scratch: scratch(),
+            alarms: Alarms::default(),
             epoch: Cell::new(Instant::now()),
             arrivals,
         })
@@ -215,6 +218,7 @@ impl Seat {
                 () = pace => {}
                 () = watch => {}
                 () = self.hand_over(local, begun_at) => {}
+                () = local.alarms.watch(self.shared.plan.limits.request) => {}
             }
         };
         tokio::select! {

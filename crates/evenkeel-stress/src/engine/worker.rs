@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::alarm::Alarm;
+use super::alarm::{Alarm, Alarms};
 use super::http1::{Connection, Failure, Scratch};
 use super::http2::{self, Link};
 use super::judge::Keeper;
@@ -22,6 +22,7 @@ pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
     pub(crate) part: RefCell<Part>,
     pub(crate) scratch: Scratch,
+    pub(crate) alarms: Alarms,
     /// When the run began; known once all connections are open.
     pub(crate) epoch: Cell<Instant>,
     /// The arrivals of an open loop.
@@ -72,10 +73,9 @@ struct Asked {
 impl Worker {
     /// The `number`th worker of all; opens its connection.
     pub(crate) async fn open(local: Rc<Local>, link: Option<Rc<Link>>, number: u64) -> Self {
-        let limit = local.shared.plan.limits.request;
         let mut worker = Self {
             way: link.map_or(Way::Http1(None), Way::Http2),
-            alarm: Alarm::new(limit),
+            alarm: local.alarms.add(),
             random: Random::new(local.shared.plan.seed, 1_000_000 + number),
             local,
         };
@@ -101,12 +101,16 @@ impl Worker {
 
     /// A closed loop.
     pub(crate) async fn run_closed(mut self, think: Think) {
-        while let Some((turn, counted)) = self.local.shared.take_turn(self.local.warm_until()) {
-            let due = Instant::now();
-            self.request(turn, due, counted).await;
+        let local = Rc::clone(&self.local);
+        let warm_until = local.warm_until();
+        // The clock is read once a request: the end of one is the beginning of the next.
+        let mut now = Instant::now();
+        while let Some((turn, counted)) = local.shared.take_turn(now, warm_until) {
+            now = self.request(&local, turn, now, now, counted).await;
             let pause = pause(think, &mut self.random);
-            if !pause.is_zero() && !self.local.shared.stopped() {
+            if !pause.is_zero() && !local.shared.stopped() {
                 tokio::time::sleep(pause).await;
+                now = Instant::now();
             }
         }
     }
@@ -117,34 +121,39 @@ impl Worker {
         let Some(arrivals) = &local.arrivals else {
             return;
         };
+        let mut free = Instant::now();
         loop {
-            let free = Instant::now();
             let Some(Arrival { due, counted }) = arrivals.next(free).await else {
                 return;
             };
+            let now = Instant::now();
             if counted {
                 let could = due.max(free);
-                let now = Instant::now();
-                local
-                    .part
-                    .borrow_mut()
-                    .left(could, now, local.shared.ends(local.epoch.get()));
+                let ends = local.shared.ends(local.epoch.get());
+                local.part.borrow_mut().left(could, now, ends);
             }
             let turn = local.shared.next_turn();
-            self.request(turn, due, counted).await;
+            free = self.request(&local, turn, due, now, counted).await;
         }
     }
 
-    async fn request(&mut self, turn: u64, due: Instant, counted: bool) {
-        let shared = Arc::clone(&self.local.shared);
+    /// Makes a request that was due at `due`, at `begun`; when it ended.
+    async fn request(
+        &mut self,
+        local: &Local,
+        turn: u64,
+        due: Instant,
+        begun: Instant,
+        counted: bool,
+    ) -> Instant {
+        let shared = &local.shared;
         let index = shared.turns.index(turn);
         let what = shared.turns.request(index);
         let row = shared.turns.row(turn);
         if counted {
-            self.local.part.borrow_mut().begin(due);
+            local.part.borrow_mut().begin(due);
         }
-        let begun = Instant::now();
-        let asked = self.ask(what, row, begun).await;
+        let asked = self.ask(local, what, row, begun).await;
         let now = Instant::now();
         let limit = shared.plan.limits.request;
         let at_least = if matches!(asked.end, End::Timeout { .. }) {
@@ -173,11 +182,11 @@ impl Worker {
         }
         shared.note_timeout(end.timed_out());
         if counted {
-            let mut part = self.local.part.borrow_mut();
+            let mut part = local.part.borrow_mut();
             part.sent += asked.sent;
             part.received += asked.received;
             let answered = matches!(end, End::Good { .. } | End::BadAnswer { .. });
-            if answered && shared.ends(self.local.epoch.get()).is_none_or(|e| now <= e) {
+            if answered && shared.ends(local.epoch.get()).is_none_or(|e| now <= e) {
                 part.answered_in_time += 1;
             }
             let ended = Ended {
@@ -188,10 +197,17 @@ impl Worker {
             };
             part.end(ended, now);
         }
+        now
     }
 
-    async fn ask(&mut self, what: &Prepared, row: Option<&[String]>, begun: Instant) -> Asked {
-        let shared = Arc::clone(&self.local.shared);
+    async fn ask(
+        &mut self,
+        local: &Local,
+        what: &Prepared,
+        row: Option<&[String]>,
+        begun: Instant,
+    ) -> Asked {
+        let shared = &local.shared;
         let limits = &shared.plan.limits;
         let timeout = || End::Timeout {
             message: format!(
@@ -205,8 +221,10 @@ impl Worker {
                 self.alarm.set(begun + limits.request);
                 let keep_alive = shared.plan.transport.keep_alive;
                 let request = what.http1(row, !keep_alive);
-                let ask = ask_http1(&self.local, slot, &request, what, &mut self.alarm);
-                ask.await.unwrap_or_else(|sent_at| Asked {
+                let ask = ask_http1(local, slot, &request, what, begun, &self.alarm);
+                let asked = ask.await;
+                self.alarm.clear();
+                asked.unwrap_or_else(|sent_at| Asked {
                     end: timeout(),
                     sent_at,
                     sent: request.len() as u64,
@@ -214,7 +232,7 @@ impl Worker {
                 })
             }
             Way::Http2(link) => {
-                let ask = ask_http2(&self.local, link, what, row);
+                let ask = ask_http2(local, link, what, row);
                 match tokio::time::timeout(limits.request, ask).await {
                     Ok(asked) => asked,
                     Err(_) => Asked {
@@ -246,9 +264,10 @@ async fn dial(local: &Local) -> Result<Connection, ConnectFailure> {
 async fn ask_http1(
     local: &Local,
     slot: &mut Option<Result<Connection, ConnectFailure>>,
-    request: &bytes::Bytes,
+    request: &[u8],
     what: &Prepared,
-    alarm: &mut Alarm,
+    begun: Instant,
+    alarm: &Alarm,
 ) -> Result<Asked, Instant> {
     let no_answer = |kind, message: String, sent_at, sent| Asked {
         end: End::NoAnswer {
@@ -261,6 +280,7 @@ async fn ask_http1(
     };
     let to_head = what.method == http::Method::HEAD;
     let mut fresh = false;
+    let mut sent_at = begun;
     loop {
         let opened = match slot.take() {
             Some(opened) => opened,
@@ -269,10 +289,10 @@ async fn ask_http1(
                 let Some(opened) = until(alarm, dial(local)).await else {
                     return Err(Instant::now());
                 };
+                sent_at = Instant::now();
                 opened
             }
         };
-        let sent_at = Instant::now();
         let mut connection = match opened {
             Ok(connection) => connection,
             Err((kind, message)) => return Ok(no_answer(kind, message, sent_at, 0)),
@@ -309,7 +329,7 @@ async fn ask_http1(
 }
 
 /// What comes of `future`, or nothing when the alarm goes off before.
-async fn until<T>(alarm: &mut Alarm, future: impl Future<Output = T>) -> Option<T> {
+async fn until<T>(alarm: &Alarm, future: impl Future<Output = T>) -> Option<T> {
     use std::task::Poll;
 
     let mut future = std::pin::pin!(future);

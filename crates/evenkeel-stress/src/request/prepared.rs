@@ -1,5 +1,7 @@
 //! A request in the form in which it is sent.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use serde::de::IgnoredAny;
@@ -25,7 +27,7 @@ pub(crate) struct Prepared {
     has_body: bool,
     origin: String,
     /// The whole request of HTTP/1.1, where it is always the same: with and without `connection: close`.
-    wire: Option<[Bytes; 2]>,
+    wire: Option<[Vec<u8>; 2]>,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -98,7 +100,7 @@ impl RequestSpec {
             prepared.wire = Some([false, true].map(|close| {
                 let mut out = Vec::new();
                 prepared.write_http1(none, close, &mut out);
-                Bytes::from(out)
+                out
             }));
             return Ok(prepared);
         };
@@ -204,13 +206,13 @@ impl Prepared {
     }
 
     /// The request as HTTP/1.1 sends it (RFC 9112). `close` asks for the connection to be closed after the answer.
-    pub(crate) fn http1(&self, row: Option<&[String]>, close: bool) -> Bytes {
+    pub(crate) fn http1(&self, row: Option<&[String]>, close: bool) -> Cow<'_, [u8]> {
         if let Some(wire) = &self.wire {
-            return wire[usize::from(close)].clone();
+            return Cow::Borrowed(&wire[usize::from(close)]);
         }
         let mut out = Vec::new();
         self.write_http1(row.unwrap_or_default(), close, &mut out);
-        Bytes::from(out)
+        Cow::Owned(out)
     }
 
     fn write_http1(&self, row: &[String], close: bool, out: &mut Vec<u8>) {
@@ -316,7 +318,8 @@ mod tests {
         assert!(spec.prepare(&base, None).is_err());
         let mut post = RequestSpec::get("/");
         post.method = Some(Method::POST);
-        let wire = post.prepare(&base, None).unwrap().http1(None, false);
+        let post = post.prepare(&base, None).unwrap();
+        let wire = post.http1(None, false);
         assert!(wire.ends_with(b"content-length: 0\r\n\r\n"));
     }
 }
