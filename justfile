@@ -8,10 +8,6 @@ ci:
 test:
     cargo test --workspace
 
-# The whole loop on a real service with a real fault; `just demo error-spike` for another one
-demo scenario="memory-leak":
-    cargo run --release -- demo --scenario {{scenario}}
-
 # The figures of docs/src/benchmarks.md, as a table
 bench:
     cargo bench -p evenkeel --bench figures
@@ -19,6 +15,11 @@ bench:
 # The ledger against this disk and one core, as a table of ratios; names of figures after it measure only these
 bench-ledger *figures:
     cargo bench -p evenkeel-ledger --bench ledger -- {{figures}}
+
+# What a request costs `evenkeel load`, beside wrk and oha on nginx (needs nginx and wrk, and a machine with nothing else to do)
+bench-load:
+    cargo build --release
+    python3 docs/load/bench.py
 
 # Detection on labelled, synthetic and shifted series, as a table; `data` has NAB in `nab` and Microsoft's set in `cloud`
 bench-detect data="bench/detect" series_months="10000":
