@@ -157,20 +157,17 @@ fn client(
     authorities: Option<&[u8]>,
 ) -> Result<Arc<ClientConfig>, PlanError> {
     let mut roots = RootCertStore::empty();
-    match authorities {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate
-                    .map_err(|e| PlanError::BadAuthorities(format!("no PEM certificate: {e:?}")))?;
-                roots
-                    .add(certificate)
-                    .map_err(|e| PlanError::BadAuthorities(e.to_string()))?;
-            }
+    if let Some(pem) = authorities {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate
+                .map_err(|e| PlanError::BadAuthorities(format!("no PEM certificate: {e:?}")))?;
+            roots
+                .add(certificate)
+                .map_err(|e| PlanError::BadAuthorities(e.to_string()))?;
         }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-        }
+    } else {
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
     }
     if roots.is_empty() {
         return Err(PlanError::BadAuthorities("there is none".to_owned()));

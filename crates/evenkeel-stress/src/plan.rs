@@ -27,7 +27,7 @@ pub const STREAMS_MAX: u32 = 1_000;
 /// Most requests under way at once: connections times streams.
 pub const AT_ONCE_MAX: u32 = 100_000;
 /// Longest pause between an answer and the next request of a closed loop.
-pub const THINK_MAX: Duration = Duration::from_secs(3_600);
+pub const THINK_MAX: Duration = Duration::from_hours(1);
 
 /// How requests are paced.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -285,7 +285,7 @@ impl Plan {
             0,
             millis(DURATION_MAX),
         )?;
-        let hour = Duration::from_secs(3_600);
+        let hour = Duration::from_hours(1);
         duration("request_timeout_ms", self.limits.request, hour)?;
         duration("connect_timeout_ms", self.limits.connect, hour)?;
         if let Some(share) = self.limits.stop_at_error_share

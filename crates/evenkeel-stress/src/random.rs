@@ -1,6 +1,6 @@
 //! Random numbers from a seed, for arrivals and pauses.
 
-/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): small, fast, and
+/// `SplitMix64` (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): small, fast, and
 /// good enough to spread load; nothing secret comes from it.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);

@@ -173,7 +173,7 @@ impl Collector {
         if let Some(last) = self.series.last_mut() {
             let ends = last.start + last.length;
             if elapsed > last.start && elapsed < ends {
-                last.length = elapsed - last.start;
+                last.length = elapsed.saturating_sub(last.start);
             }
         }
         let throughput_rps = match window {

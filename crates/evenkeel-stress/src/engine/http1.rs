@@ -105,7 +105,7 @@ impl Connection {
                     Poll::Ready(()) => Poll::Ready(Err(Failure::Timeout)),
                     Poll::Pending => Poll::Pending,
                 },
-                ready => ready,
+                ready @ Poll::Ready(_) => ready,
             }
         })
         .await;

@@ -211,11 +211,10 @@ impl Part {
 
     /// Adds another thread's or a later part.
     pub(crate) fn add(&mut self, other: &Self) {
-        let earlier = |a: Option<Instant>, b: Option<Instant>| match (a, b) {
+        self.first = match (self.first, other.first) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        self.first = earlier(self.first, other.first);
         self.last = self.last.max(other.last);
         self.begun += other.begun;
         self.ended += other.ended;

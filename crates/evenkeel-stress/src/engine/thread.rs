@@ -1,6 +1,7 @@
 //! One thread that makes load: its runtime, its workers, and what it hands over while it runs.
 
 use std::cell::{Cell, RefCell};
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ const LOOK_LATE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) enum Message {
     /// What it counted since it last did.
-    Piece(Piece),
+    Piece(Box<Piece>),
     /// It has ended; processor time and time since the run began, where both are known.
     Ended(Result<Option<(Duration, Duration)>, EngineError>),
 }
@@ -62,7 +63,9 @@ pub(crate) fn share(all: u64, threads: u32, index: usize) -> u64 {
 impl Seat {
     /// Makes this thread's part of the load; blocks until it is done.
     pub(crate) fn run(mut self) {
-        let result = self.make_load();
+        // A thread that panics would leave the others waiting for it at the start.
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| self.make_load()))
+            .unwrap_or(Err(EngineError::Lost));
         // Nobody may be left to hear it.
         let _ = self.messages.blocking_send(Message::Ended(result));
     }
@@ -97,7 +100,7 @@ impl Seat {
         }
         if self.epoch.get().is_some() {
             let piece = self.piece(&local, begun_at.get());
-            let _ = self.messages.blocking_send(Message::Piece(piece));
+            let _ = self.messages.blocking_send(Message::Piece(Box::new(piece)));
         }
         finished?;
         let used = thread_time::used()
@@ -203,16 +206,16 @@ impl Seat {
                 match &local.arrivals {
                     Some(arrivals) => {
                         arrivals.pace(&mut timer).await;
-                        std::future::pending().await
+                        std::future::pending::<()>().await;
                     }
-                    None => std::future::pending().await,
+                    None => std::future::pending::<()>().await,
                 }
             };
             let watch = async {
                 if local.arrivals.is_some() {
                     watch_stalls(local).await;
                 }
-                std::future::pending().await
+                std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = pace => {}
@@ -236,7 +239,7 @@ impl Seat {
             let come = TICK * u32::try_from(ticks).unwrap_or(u32::MAX);
             let piece = self.piece(local, begun_at.replace(come));
             // Without a receiver this thread is about to end.
-            let _ = self.messages.send(Message::Piece(piece)).await;
+            let _ = self.messages.send(Message::Piece(Box::new(piece))).await;
         }
     }
 }

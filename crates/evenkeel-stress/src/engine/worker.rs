@@ -132,6 +132,11 @@ impl Worker {
                 let ends = local.shared.ends(local.epoch.get());
                 local.part.borrow_mut().left(could, now, ends);
             }
+            if local.shared.stopped() {
+                // Others wait for requests that are not due yet.
+                local.shared.stop.cancel();
+                return;
+            }
             let turn = local.shared.next_turn();
             free = self.request(&local, turn, due, now, counted).await;
         }
@@ -248,7 +253,7 @@ impl Worker {
 }
 
 fn pause(think: Think, random: &mut Random) -> Duration {
-    think.min + (think.max - think.min).mul_f64(random.unit())
+    think.min + think.max.saturating_sub(think.min).mul_f64(random.unit())
 }
 
 async fn dial(local: &Local) -> Result<Connection, ConnectFailure> {
@@ -282,16 +287,15 @@ async fn ask_http1(
     let mut fresh = false;
     let mut sent_at = begun;
     loop {
-        let opened = match slot.take() {
-            Some(opened) => opened,
-            None => {
-                fresh = true;
-                let Some(opened) = until(alarm, dial(local)).await else {
-                    return Err(Instant::now());
-                };
-                sent_at = Instant::now();
-                opened
-            }
+        let opened = if let Some(opened) = slot.take() {
+            opened
+        } else {
+            fresh = true;
+            let Some(opened) = until(alarm, dial(local)).await else {
+                return Err(Instant::now());
+            };
+            sent_at = Instant::now();
+            opened
         };
         let mut connection = match opened {
             Ok(connection) => connection,

@@ -7,7 +7,7 @@ use crate::random::Random;
 use crate::target::PlanError;
 
 /// Longest run: seven days.
-pub(crate) const DURATION_MAX: Duration = Duration::from_secs(7 * 86_400);
+pub(crate) const DURATION_MAX: Duration = Duration::from_hours(7 * 24);
 /// Lowest rate, in requests a second.
 const RATE_MIN: f64 = 0.001;
 /// Highest rate, in requests a second.
@@ -74,7 +74,7 @@ impl Rate {
 
     /// When `n` requests are due, on average, in seconds: the inverse of [`Self::planned`].
     fn due(&self, n: f64) -> f64 {
-        let on_ramp = (self.from + self.to) / 2.0 * self.over;
+        let on_ramp = f64::midpoint(self.from, self.to) * self.over;
         if n >= on_ramp {
             return self.over + (n - on_ramp) / self.to;
         }
