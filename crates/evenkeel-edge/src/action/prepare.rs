@@ -181,14 +181,24 @@ impl Preparing<'_> {
         Ok(())
     }
 
+    /// Those that run now.
+    fn running(&self, names: &[String]) -> Vec<String> {
+        let runs = |name: &&String| !self.executor.services.pids(name).is_empty();
+        names.iter().filter(runs).cloned().collect()
+    }
+
     fn action(&self, action: Action) -> Result<Made, PrepareError> {
         Ok(match action {
             Action::Restart(mut a) => {
                 let names = self.services(&a.services)?;
                 a.services = Services::Many(names.clone());
-                let undo = vec![UndoOp::RestartServices {
-                    services: names.clone(),
-                }];
+                // What is down now is not brought up to take a restart back: it was down before it too.
+                let running = self.running(&names);
+                let undo = if running.is_empty() {
+                    Vec::new()
+                } else {
+                    vec![UndoOp::RestartServices { services: running }]
+                };
                 (
                     Action::Restart(a),
                     undo,
@@ -199,11 +209,7 @@ impl Preparing<'_> {
                 let names = self.services(&a.services)?;
                 a.services = Services::Many(names.clone());
                 // Only what runs now is started again.
-                let running: Vec<String> = names
-                    .iter()
-                    .filter(|n| !self.executor.services.pids(n).is_empty())
-                    .cloned()
-                    .collect();
+                let running = self.running(&names);
                 let undo = if running.is_empty() {
                     Vec::new()
                 } else {

@@ -85,6 +85,15 @@ impl World {
         }))
     }
 
+    /// Those that are not down.
+    fn running(&self, names: &[String]) -> Vec<String> {
+        let runs = |name: &&String| {
+            self.index(name)
+                .is_some_and(|s| self.services[s].life != Life::Down)
+        };
+        names.iter().filter(runs).cloned().collect()
+    }
+
     fn concrete(
         &mut self,
         action: Action,
@@ -93,22 +102,18 @@ impl World {
         Ok(match action {
             Action::Restart(mut a) => {
                 let services = self.names(&a.services, anomaly)?;
-                a.services = Services::Many(services.clone());
-                (
-                    Action::Restart(a),
-                    vec![UndoOp::RestartServices { services }],
-                )
+                let running = self.running(&services);
+                a.services = Services::Many(services);
+                let undo = if running.is_empty() {
+                    Vec::new()
+                } else {
+                    vec![UndoOp::RestartServices { services: running }]
+                };
+                (Action::Restart(a), undo)
             }
             Action::Stop(mut a) => {
                 let services = self.names(&a.services, anomaly)?;
-                let running: Vec<String> = services
-                    .iter()
-                    .filter(|n| {
-                        self.index(n)
-                            .is_some_and(|s| self.services[s].life != Life::Down)
-                    })
-                    .cloned()
-                    .collect();
+                let running = self.running(&services);
                 a.services = Services::Many(services);
                 let undo = if running.is_empty() {
                     Vec::new()
