@@ -171,6 +171,21 @@ async fn an_attempt_of_several_steps_is_taken_back_in_order() {
 }
 
 #[tokio::test]
+async fn a_restart_of_what_is_down_leaves_nothing_to_take_back() {
+    let w = World::new(None);
+    w.services.set("worker", false);
+    let undo = w
+        .prepare("{restart: {services: [api, worker]}}")
+        .unwrap()
+        .undo;
+    let services = vec!["api".to_owned()];
+    assert_eq!(undo, [UndoOp::RestartServices { services }]);
+    w.services.set("api", false);
+    let undo = w.prepare("{restart: {services: all}}").unwrap().undo;
+    assert_eq!(undo, []);
+}
+
+#[tokio::test]
 async fn words_for_services_become_names_and_conditions_skip() {
     let w = World::new(None);
     let found = json!({"look": {"services": ["nobody", "worker"]}});
