@@ -117,6 +117,11 @@ impl Parser {
         self.begun
     }
 
+    /// Bytes of a head that are kept until the rest of it comes: at most [`HEAD_BYTES_MAX`].
+    pub fn held(&self) -> usize {
+        self.head.len()
+    }
+
     /// Takes the next piece; what of it is body goes to `body`, with the status. Not to be called again after an error or the end.
     pub fn feed(
         &mut self,
@@ -178,17 +183,19 @@ impl Parser {
     /// Takes what belongs to the head: how many bytes of the piece, or nothing while it is not complete.
     fn feed_head(&mut self, piece: &[u8]) -> Result<Option<usize>, Violation> {
         if self.head.is_empty() {
+            // What is beyond the longest head is not looked at, so that the size of a piece makes no difference.
+            let piece = &piece[..piece.len().min(HEAD_BYTES_MAX)];
             if let Some(length) = self.read_head(piece)? {
                 return Ok(Some(length));
             }
-            if piece.len() > HEAD_BYTES_MAX {
+            if piece.len() == HEAD_BYTES_MAX {
                 return Err(Violation::HeadTooLong);
             }
             self.head = piece.to_vec();
             return Ok(None);
         }
         let before = self.head.len();
-        let room = (HEAD_BYTES_MAX + 1).saturating_sub(before);
+        let room = HEAD_BYTES_MAX.saturating_sub(before);
         let taken = piece.len().min(room);
         let mut head = std::mem::take(&mut self.head);
         head.extend_from_slice(&piece[..taken]);
@@ -200,7 +207,7 @@ impl Parser {
         };
         match found {
             Some(length) => Ok(Some(length.saturating_sub(before))),
-            None if head.len() > HEAD_BYTES_MAX => Err(Violation::HeadTooLong),
+            None if head.len() == HEAD_BYTES_MAX => Err(Violation::HeadTooLong),
             None => {
                 self.head = head;
                 Ok(None)
