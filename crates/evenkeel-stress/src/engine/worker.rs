@@ -118,6 +118,11 @@ impl Worker {
             return;
         };
         loop {
+            if local.shared.stopped() {
+                // Others wait in line, or for answers that are not going to come.
+                local.shared.stop.cancel();
+                return;
+            }
             let free = Instant::now();
             let Some(Arrival { due, counted }) = arrivals.next(free).await else {
                 return;
