@@ -400,34 +400,19 @@ async fn an_impossible_rate_makes_the_run_invalid() {
 
 #[tokio::test]
 async fn a_slow_target_at_a_modest_rate_is_the_targets_doing() {
-    // Two connections with 50 ms for each request carry 40 a second; 200 are planned.
-    let mut last = None;
-    // A host that does not let the engine run makes a run invalid rightly: then it is made again.
-    for _ in 0..5 {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        serve(listener, || std::thread::sleep(Duration::from_millis(50)));
-        let base = BaseUrl::parse(&format!("http://{address}")).unwrap();
-        let length = Duration::from_millis(600);
-        let mut plan = Plan::open(
-            base,
-            vec![RequestSpec::get("/")],
-            Rate::constant(200.0),
-            length,
-            2,
-        );
-        plan.limits.request = Duration::from_millis(400);
-        let outcome = measure(&plan).await;
-        assert_eq!(outcome.planned, Some(120));
-        assert!(outcome.unsent > 0, "it would have been fast enough");
-        assert!(ms(&outcome.latency, 0.5) > 100.0, "the wait is not seen");
-        match outcome.invalid {
-            None => return,
-            Some(why) => {
-                assert!(why.contains("did not get to run"), "{why}");
-                last = Some(why);
-            }
-        }
-    }
-    panic!("{last:?}");
+    // Two connections with 50 ms for each request carry 40 a second; 200 are planned. However little the engine got to run
+    // besides other work, that is not what held the requests up.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    serve(listener, || std::thread::sleep(Duration::from_millis(50)));
+    let base = BaseUrl::parse(&format!("http://{address}")).unwrap();
+    let length = Duration::from_millis(600);
+    let rate = Rate::constant(200.0);
+    let mut plan = Plan::open(base, vec![RequestSpec::get("/")], rate, length, 2);
+    plan.limits.request = Duration::from_millis(400);
+    let outcome = measure(&plan).await;
+    assert_eq!(outcome.planned, Some(120));
+    assert!(outcome.unsent > 0, "it would have been fast enough");
+    assert!(ms(&outcome.latency, 0.5) > 100.0, "the wait is not seen");
+    assert_eq!(outcome.invalid, None);
 }
