@@ -298,7 +298,10 @@ async fn who_does_not_speak_tls_is_told_apart() {
     let gone = Listening::start(|mut stream, _| async move {
         let _ = stream.read(&mut [0; 65_536]).await;
     });
-    let silent = Listening::start(|_stream, _| std::future::pending());
+    let silent = Listening::start(|stream, _| async move {
+        let _held = stream;
+        std::future::pending::<()>().await;
+    });
     let (talker, plain, gone) = (talker.await, plain.await, gone.await);
     let silent = silent.await;
     for (server, kind) in [
@@ -528,6 +531,7 @@ async fn who_does_not_speak_http2_is_told_apart() {
         "{:?}",
         outcome.error_samples
     );
+    assert!(outcome.error_samples[0].contains("speaks HTTP/2"));
 
     // With TLS the two do not agree: by an alert, or by saying nothing about it.
     let authority = Authority::new();
