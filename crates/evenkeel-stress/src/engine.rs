@@ -47,7 +47,7 @@ use tokio::sync::{Barrier, mpsc, oneshot, watch};
 use self::collect::Collector;
 use self::shared::Shared;
 use self::tally::Part;
-use self::thread::{Message, Seat, at_most_needed};
+use self::thread::{Message, Seat, Time, at_most_needed};
 use crate::cancel::Cancel;
 use crate::dial::Dialer;
 use crate::outcome::Outcome;
@@ -201,7 +201,7 @@ fn start(
 fn finish(
     shared: &Shared,
     collector: Collector,
-    times: &[Option<(Duration, Duration)>],
+    times: &[Option<Time>],
     epoch: Option<Instant>,
     cancel: &Cancel,
 ) -> Outcome {
@@ -214,27 +214,26 @@ fn finish(
     outcome.cancelled = cancel.is_cancelled();
     let known: Vec<_> = times.iter().flatten().collect();
     if known.len() == times.len() {
-        outcome.cpu_seconds = Some(known.iter().map(|(used, _)| used.as_secs_f64()).sum());
-        outcome.busiest_thread = known
-            .iter()
-            .filter(|(_, wall)| !wall.is_zero())
-            .map(|(used, wall)| used.as_secs_f64() / wall.as_secs_f64())
-            .reduce(f64::max);
+        outcome.cpu_seconds = Some(known.iter().map(|t| t.used.as_secs_f64()).sum());
+        outcome.busiest_thread = busiest(&known, |t| t.used);
     }
     if open {
         let planned = outcome.requests + outcome.aborted + outcome.unsent;
         outcome.planned = Some(planned);
         let share = in_time as f64 / planned.max(1) as f64;
-        let busy = outcome.busiest_thread.unwrap_or(0.0);
+        // A thread that waits for a processor would use it.
+        let busy = busiest(&known, |t| t.used + t.waited).unwrap_or(0.0);
         let stalled = stalled.as_secs_f64() / times.len().max(1) as f64;
         let stalled = stalled / outcome.elapsed.as_secs_f64().max(0.001);
         if outcome.invalid.is_none() && planned > 0 && share < SENT_SHARE_MIN {
             let why = if busy > BUSY {
                 Some(format!(
-                    "its busiest thread used {:.0} % of a processor; use more threads",
+                    "its busiest thread used a processor or waited for one {:.0} % of the time; use more threads, or \
+                     free this host of other work",
                     busy * 100.0
                 ))
-            } else if stalled > STALLED {
+            } else if stalled > STALLED && share / (1.0 - stalled.min(0.999)) >= SENT_SHARE_MIN {
+                // Without the stalls enough would have left; where they explain less, the target held the rest up.
                 Some(format!(
                     "it did not get to run for {:.1} % of the time; free this host of other work",
                     stalled * 100.0
@@ -251,6 +250,15 @@ fn finish(
         }
     }
     outcome
+}
+
+/// The largest share of its time that a thread spent so.
+fn busiest(times: &[&Time], so: impl Fn(&Time) -> Duration) -> Option<f64> {
+    times
+        .iter()
+        .filter(|t| !t.wall.is_zero())
+        .map(|t| so(t).as_secs_f64() / t.wall.as_secs_f64())
+        .reduce(f64::max)
 }
 
 /// The socket addresses of the host, at most eight.

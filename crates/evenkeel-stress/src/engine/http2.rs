@@ -67,7 +67,7 @@ impl Link {
         }
         let (sender, connection) = http2::handshake(Local, TokioIo::new(stream))
             .await
-            .map_err(|e| ("protocol", e.to_string()))?;
+            .map_err(|e| failure(&e))?;
         tokio::task::spawn_local(async move {
             // How it ended reaches the requests that were under way.
             let _ = connection.await;
@@ -111,7 +111,13 @@ pub(crate) async fn ask(
 
 fn failure(error: &hyper::Error) -> Failure {
     let cause = error.source().map_or(String::new(), |s| format!(": {s}"));
-    (kind_of(error), format!("{error}{cause}"))
+    let kind = kind_of(error);
+    let advice = if kind == "protocol" {
+        "; check that the target speaks HTTP/2"
+    } else {
+        ""
+    };
+    (kind, format!("{error}{cause}{advice}"))
 }
 
 fn kind_of(error: &hyper::Error) -> &'static str {
@@ -130,7 +136,9 @@ fn kind_of(error: &hyper::Error) -> &'static str {
             };
         }
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            return if h2.is_io() || h2.is_go_away() || h2.is_reset() {
+            // What was found wrong here is told to the other side by the same frames as what it finds wrong.
+            let ended = h2.is_io() || h2.is_go_away() || h2.is_reset();
+            return if ended && !h2.is_library() {
                 "reset"
             } else {
                 "protocol"

@@ -31,13 +31,24 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Later than this it did not; the runtime's own timers are late by up to two milliseconds.
 const LOOK_LATE: Duration = Duration::from_millis(5);
 
+/// What a thread had of its time, from when it began to make load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Time {
+    /// On a processor.
+    pub(crate) used: Duration,
+    /// Ready to run, without a processor; zero where that is not known.
+    pub(crate) waited: Duration,
+    /// All of it.
+    pub(crate) wall: Duration,
+}
+
 /// What a thread tells.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// What it counted since it last did.
     Piece(Box<Piece>),
-    /// It has ended; processor time and time since the run began, where both are known.
-    Ended(Result<Option<(Duration, Duration)>, EngineError>),
+    /// It has ended; what it had of its time, where that is known.
+    Ended(Result<Option<Time>, EngineError>),
 }
 
 /// Which thread it is, and how it begins and ends with the others.
@@ -70,7 +81,7 @@ impl Seat {
         let _ = self.messages.blocking_send(Message::Ended(result));
     }
 
-    fn make_load(&mut self) -> Result<Option<(Duration, Duration)>, EngineError> {
+    fn make_load(&mut self) -> Result<Option<Time>, EngineError> {
         // What is due in an open loop waits for the next look at its timer; a closed loop waits for nothing.
         let open = matches!(self.shared.plan.load, Load::Open { .. });
         let runtime = Builder::new_current_thread()
@@ -80,6 +91,7 @@ impl Seat {
             .map_err(EngineError::Start)?;
         let local = self.local();
         let used_before = thread_time::used();
+        let waited_before = thread_time::waited();
         let begun_at = Cell::new(Duration::ZERO);
         let finished = runtime.block_on(async {
             let (cancel, stop) = (self.cancel.clone(), self.shared.stop.clone());
@@ -93,6 +105,9 @@ impl Seat {
             }
         });
         let now = Instant::now();
+        let waited = thread_time::waited()
+            .zip(waited_before)
+            .map_or(Duration::ZERO, |(a, b)| a.saturating_sub(b));
         drop(runtime);
         if let Some(arrivals) = &local.arrivals {
             let mut part = local.part.borrow_mut();
@@ -106,7 +121,11 @@ impl Seat {
         let used = thread_time::used()
             .zip(used_before)
             .map(|(a, b)| a.saturating_sub(b));
-        Ok(used.zip(self.epoch.get().map(|e| now.saturating_duration_since(*e))))
+        Ok(used.zip(self.epoch.get()).map(|(used, epoch)| Time {
+            used,
+            waited,
+            wall: now.saturating_duration_since(*epoch),
+        }))
     }
 
     fn names(&self) -> Vec<String> {

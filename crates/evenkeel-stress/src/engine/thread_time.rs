@@ -18,3 +18,19 @@ pub(crate) fn used() -> Option<Duration> {
 pub(crate) fn used() -> Option<Duration> {
     None
 }
+
+/// How long the calling thread was ready to run and did not get a processor, since it began; nothing where this system does
+/// not tell.
+#[cfg(target_os = "linux")]
+pub(crate) fn waited() -> Option<Duration> {
+    // Time on a processor, time waiting for one, both in nanoseconds, and the number of turns.
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let waited = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(Duration::from_nanos(waited))
+}
+
+/// How long the calling thread was ready to run and did not get a processor; nothing where this system does not tell.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn waited() -> Option<Duration> {
+    None
+}

@@ -123,6 +123,11 @@ impl Worker {
         };
         let mut free = Instant::now();
         loop {
+            if local.shared.stopped() {
+                // Others wait in line, or for answers that are not going to come.
+                local.shared.stop.cancel();
+                return;
+            }
             let Some(Arrival { due, counted }) = arrivals.next(free).await else {
                 return;
             };
@@ -131,11 +136,6 @@ impl Worker {
                 let could = due.max(free);
                 let ends = local.shared.ends(local.epoch.get());
                 local.part.borrow_mut().left(could, now, ends);
-            }
-            if local.shared.stopped() {
-                // Others wait for requests that are not due yet.
-                local.shared.stop.cancel();
-                return;
             }
             let turn = local.shared.next_turn();
             free = self.request(&local, turn, due, now, counted).await;

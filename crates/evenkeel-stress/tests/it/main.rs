@@ -5,8 +5,13 @@
     reason = "helpers of tests fail the test, as the tests themselves do"
 )]
 
+mod counts;
 mod engine;
+mod hostile;
 mod memory;
 mod mesh;
+mod oracle;
+mod raw;
 mod server;
 mod suite;
+mod versions;

@@ -30,6 +30,9 @@ pub enum Violation {
     /// It wants to speak another protocol.
     #[error("the answer switches protocols, which was not asked for")]
     Upgrade,
+    /// Its status is below 100.
+    #[error("the answer's status {0:03} is none: they begin at 100")]
+    Status(u16),
     /// Its length is no number, or two.
     #[error("the answer's content-length is not one number")]
     Length,
@@ -117,6 +120,11 @@ impl Parser {
         self.begun
     }
 
+    /// Bytes of a head that are kept until the rest of it comes: at most [`HEAD_BYTES_MAX`].
+    pub fn held(&self) -> usize {
+        self.head.len()
+    }
+
     /// Takes the next piece; what of it is body goes to `body`, with the status. Not to be called again after an error or the end.
     pub fn feed(
         &mut self,
@@ -178,17 +186,19 @@ impl Parser {
     /// Takes what belongs to the head: how many bytes of the piece, or nothing while it is not complete.
     fn feed_head(&mut self, piece: &[u8]) -> Result<Option<usize>, Violation> {
         if self.head.is_empty() {
+            // What is beyond the longest head is not looked at, so that the size of a piece makes no difference.
+            let piece = &piece[..piece.len().min(HEAD_BYTES_MAX)];
             if let Some(length) = self.read_head(piece)? {
                 return Ok(Some(length));
             }
-            if piece.len() > HEAD_BYTES_MAX {
+            if piece.len() == HEAD_BYTES_MAX {
                 return Err(Violation::HeadTooLong);
             }
             self.head = piece.to_vec();
             return Ok(None);
         }
         let before = self.head.len();
-        let room = (HEAD_BYTES_MAX + 1).saturating_sub(before);
+        let room = HEAD_BYTES_MAX.saturating_sub(before);
         let taken = piece.len().min(room);
         let mut head = std::mem::take(&mut self.head);
         head.extend_from_slice(&piece[..taken]);
@@ -200,7 +210,7 @@ impl Parser {
         };
         match found {
             Some(length) => Ok(Some(length.saturating_sub(before))),
-            None if head.len() > HEAD_BYTES_MAX => Err(Violation::HeadTooLong),
+            None if head.len() == HEAD_BYTES_MAX => Err(Violation::HeadTooLong),
             None => {
                 self.head = head;
                 Ok(None)
@@ -224,6 +234,7 @@ impl Parser {
         };
         let status = response.code.unwrap_or(0);
         match status {
+            0..=99 => return Err(Violation::Status(status)),
             101 => return Err(Violation::Upgrade),
             100..=199 => {
                 self.informational += 1;
@@ -460,6 +471,24 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_head_is_the_same_in_one_piece_and_in_many() {
+        let frame = "HTTP/1.1 200 OK\r\nx: \r\ncontent-length: 0\r\n\r\n".len();
+        for (length, fits) in [(HEAD_BYTES_MAX, true), (HEAD_BYTES_MAX + 1, false)] {
+            let value = "y".repeat(length - frame);
+            let text = format!("HTTP/1.1 200 OK\r\nx: {value}\r\ncontent-length: 0\r\n\r\n");
+            for size in [1, 1000, HEAD_BYTES_MAX - 1, HEAD_BYTES_MAX, length] {
+                let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+                let expected = if fits {
+                    Ok(Some((200, Vec::new(), true, 0)))
+                } else {
+                    Err(Violation::HeadTooLong)
+                };
+                assert_eq!(read(&pieces, false, true), expected, "{length} by {size}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_not_http_is_refused() {
         let flood = format!(
             "HTTP/1.1 200 OK\r\n{}\r\n",
@@ -482,6 +511,7 @@ mod tests {
             (&extension, "chunk"),
             (&trailer, "trailer"),
             ("HTTP/1.1 101 Switch\r\n\r\n", "switches"),
+            ("HTTP/1.0 020 Odd\r\n\r\n", "020"),
             (
                 "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
                 "one number",
