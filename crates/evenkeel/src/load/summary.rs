@@ -7,6 +7,10 @@ use super::shape;
 
 /// Columns of the histogram's bars.
 const BAR: usize = 32;
+/// Lateness of sends, at the 99th percentile in milliseconds, from which it is worth a word.
+const LATE_MS: f64 = 1.0;
+/// Share of the felt latency, at the 99th percentile, from which lateness of sends is much of it.
+const LATE_SHARE: f64 = 0.25;
 
 /// The summary, in lines.
 pub(super) fn text(report: &Report, colour: bool) -> String {
@@ -169,6 +173,12 @@ impl Page {
                     shape::ms(late.max)
                 ));
                 self.line(text);
+                if late.p99 > LATE_MS && late.p99 > felt.p99 * LATE_SHARE {
+                    let text = self.bad(
+                        "  much of the felt latency is this host's own: free it of other work, or use more threads",
+                    );
+                    self.line(text);
+                }
             }
         } else {
             self.line("  latency");
