@@ -23,6 +23,7 @@ pub mod healing;
 pub mod journal;
 pub mod layout;
 mod learned;
+pub mod load;
 pub mod log;
 pub mod metrics;
 pub mod mind;
