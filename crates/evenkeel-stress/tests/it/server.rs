@@ -13,8 +13,8 @@ use axum::routing::get;
 use evenkeel_core::time::Timestamp;
 use evenkeel_stress::world::BoxFuture;
 use evenkeel_stress::{
-    BaseUrl, Cancel, MemoryError, MemoryReading, MeshState, PoolReport, ServiceMemory,
-    TargetAccess, TestContext,
+    BaseUrl, Cancel, MemoryError, MemoryReading, MeshState, PoolError, PoolLoad, PoolReport,
+    ServiceMemory, TargetAccess, TestContext,
 };
 use futures_util::stream::{self, Stream};
 use serde_json::Value;
@@ -143,7 +143,7 @@ type Reading = Result<MemoryReading, MemoryError>;
 #[derive(Default)]
 pub(crate) struct FakeAccess {
     pub(crate) readings: Mutex<VecDeque<Reading>>,
-    pub(crate) pool: Option<Result<PoolReport, String>>,
+    pub(crate) pool: Option<Result<PoolReport, PoolError>>,
     pub(crate) mesh: Option<MeshState>,
 }
 
@@ -167,7 +167,10 @@ impl TargetAccess for FakeAccess {
         Box::pin(async move { reading.unwrap_or(Err(MemoryError::NoProcess)) })
     }
 
-    fn pooled_queries(&self, _parallel: u32) -> BoxFuture<'_, Option<Result<PoolReport, String>>> {
+    fn pooled_queries(
+        &self,
+        _load: PoolLoad,
+    ) -> BoxFuture<'_, Option<Result<PoolReport, PoolError>>> {
         let pool = self.pool.clone();
         Box::pin(async move { pool })
     }
