@@ -1,40 +1,41 @@
 //! What the stress tests need of the target beside HTTP: its memory, its database, the healer's mesh connection.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use evenkeel_edge::advisor::Secret;
 use evenkeel_edge::process::Supervisor;
+use evenkeel_edge::sql_pool::{PostgresPool, QueryLoad, SqlitePool};
 use evenkeel_edge::target::DatabaseSpec;
 use evenkeel_stress::world::{
-    BoxFuture, MemoryError, MemoryReading, MeshState, PoolReport, ServiceMemory, TargetAccess,
+    BoxFuture, MemoryError, MemoryReading, MeshState, PoolError, PoolLoad, PoolReport,
+    ServiceMemory, TargetAccess,
 };
-use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
-/// How long one direct query may wait for a lock.
-const QUERY_BUSY: Duration = Duration::from_secs(5);
-/// Most direct connections at once.
-const PARALLEL_MAX: u32 = 64;
+use crate::config::{Config, Environment};
 
 /// The configured target.
 pub struct Access {
     supervisor: Supervisor,
     database: Option<DatabaseSpec>,
+    postgres: Option<Result<PostgresPool, String>>,
     mesh: Option<watch::Receiver<bool>>,
 }
 
 impl Access {
-    /// Reads through these; `mesh` tells whether the healer's consumer is connected.
+    /// Reads through these; `postgres`, as [`postgres`] has it, is asked before `database`, and `mesh` tells whether the
+    /// healer's consumer is connected.
     pub fn new(
         supervisor: Supervisor,
         database: Option<DatabaseSpec>,
+        postgres: Option<Result<PostgresPool, String>>,
         mesh: Option<watch::Receiver<bool>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             supervisor,
             database,
+            postgres,
             mesh,
         })
     }
@@ -80,34 +81,40 @@ impl TargetAccess for Access {
         })
     }
 
-    fn pooled_queries(&self, parallel: u32) -> BoxFuture<'_, Option<Result<PoolReport, String>>> {
+    fn pooled_queries(
+        &self,
+        load: PoolLoad,
+    ) -> BoxFuture<'_, Option<Result<PoolReport, PoolError>>> {
         Box::pin(async move {
-            let database = self.database.clone()?;
-            let query = database
-                .query
-                .clone()
-                .unwrap_or_else(|| "SELECT count(*) FROM sqlite_master".to_owned());
-            let tasks: Vec<_> = (0..parallel.min(PARALLEL_MAX))
-                .map(|_| {
-                    let (path, query) = (database.path.clone(), query.clone());
-                    tokio::task::spawn_blocking(move || one_query(path, &query))
-                })
-                .collect();
-            let mut report = PoolReport {
-                queries: tasks.len() as u64,
-                ..PoolReport::default()
+            let load = QueryLoad {
+                parallel: load.parallel,
+                queries: load.queries,
+                pool_size: load.pool_size,
+                acquire_timeout: load.acquire_timeout,
+                query_timeout: load.query_timeout,
+                connect_timeout: load.connect_timeout,
             };
-            for task in tasks {
-                match task.await {
-                    Ok(Ok(took)) => report.latencies.push(took),
-                    Ok(Err((kind, message))) => {
-                        *report.errors.entry(kind.to_owned()).or_insert(0) += 1;
-                        report.sample.get_or_insert(message);
-                    }
-                    Err(e) => return Some(Err(e.to_string())),
+            let (name, report) = match &self.postgres {
+                Some(Ok(pool)) => ("postgresql", pool.clone().run(load).await),
+                Some(Err(reason)) => return Some(Err(PoolError::Unusable(reason.clone()))),
+                None => {
+                    let database = self.database.clone()?;
+                    let pool = SqlitePool::new(database.path, database.query);
+                    ("sqlite", pool.run(load).await)
                 }
-            }
-            Some(Ok(report))
+            };
+            let errors = report.errors.into_iter();
+            Some(Ok(PoolReport {
+                database: name.to_owned(),
+                connections: report.connections,
+                connections_failed: report.connections_failed,
+                queries: report.queries,
+                errors: errors.map(|(kind, n)| (kind.to_owned(), n)).collect(),
+                connects: report.connects,
+                acquires: report.acquires,
+                latencies: report.latencies,
+                sample: report.sample,
+            }))
         })
     }
 
@@ -118,31 +125,19 @@ impl TargetAccess for Access {
     }
 }
 
-fn one_query(path: PathBuf, query: &str) -> Result<Duration, (&'static str, String)> {
-    let begun = Instant::now();
-    let kind = |e: &rusqlite::Error| match e.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => "locked",
-        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::NotADatabase) => "open",
-        _ => "query",
+/// The PostgreSQL database that tests ask directly; the reason where its address is missing or cannot be used.
+pub fn postgres(
+    config: &Config,
+    environment: &Environment,
+) -> Option<Result<PostgresPool, String>> {
+    let section = config.target.postgres.as_ref()?;
+    let name = &section.url_env;
+    let pool = match environment.get(name) {
+        None => Err(format!(
+            "[target.postgres]: {name}, which holds the database's address, is not set"
+        )),
+        Some(url) => PostgresPool::new(&Secret::new(url), section.query.clone())
+            .map_err(|e| format!("[target.postgres]: the address in {name} cannot be used: {e}")),
     };
-    let run = || -> rusqlite::Result<()> {
-        let conn = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.busy_timeout(QUERY_BUSY)?;
-        let mut statement = conn.prepare(query)?;
-        let mut rows = statement.query([])?;
-        // Bounded: a test asks for an answer, not for a table.
-        for _ in 0..1000 {
-            if rows.next()?.is_none() {
-                break;
-            }
-        }
-        Ok(())
-    };
-    match run() {
-        Ok(()) => Ok(begun.elapsed()),
-        Err(e) => Err((kind(&e), e.to_string())),
-    }
+    Some(pool)
 }

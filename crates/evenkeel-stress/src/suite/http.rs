@@ -165,7 +165,17 @@ pub(super) async fn make_as(
     let outcome = engine::run(plan, &ctx.cancel)
         .await
         .map_err(|e| Box::new(Figures::from_engine_error(spec, &e)))?;
-    let nothing_said = if outcome.cancelled {
+    match nothing_said(&outcome) {
+        None => Ok(outcome),
+        Some(reason) => Err(Box::new(
+            Figures::skipped(spec, reason).with_outcome(spec, &outcome),
+        )),
+    }
+}
+
+/// Why a run says nothing about the target: it then is no pass and no failure.
+fn nothing_said(outcome: &Outcome) -> Option<String> {
+    if outcome.cancelled {
         Some(super::CANCELLED.to_owned())
     } else if let Some(reason) = &outcome.local_error {
         Some(format!(
@@ -174,12 +184,6 @@ pub(super) async fn make_as(
     } else {
         let invalid = outcome.invalid.as_ref();
         invalid.map(|reason| format!("inconclusive: {reason}"))
-    };
-    match nothing_said {
-        None => Ok(outcome),
-        Some(reason) => Err(Box::new(
-            Figures::skipped(spec, reason).with_outcome(spec, &outcome),
-        )),
     }
 }
 
@@ -276,4 +280,30 @@ fn kinds(errors: &BTreeMap<String, u64>) -> String {
         .map(|(kind, count)| format!("{kind}: {count}"))
         .collect();
     format!("{}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::Cancel;
+    use crate::request::RequestSpec;
+
+    #[tokio::test]
+    async fn a_generator_that_was_the_bottleneck_says_nothing_about_the_target() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let base = BaseUrl::parse(&url).unwrap();
+        let plan = Plan::closed(base, vec![RequestSpec::get("/")], 1, 1);
+        let mut outcome = engine::run(&plan, &Cancel::new()).await.unwrap();
+        assert_eq!(nothing_said(&outcome), None);
+        outcome.invalid = Some("the generator was the bottleneck".to_owned());
+        let said = nothing_said(&outcome);
+        assert_eq!(
+            said.as_deref(),
+            Some("inconclusive: the generator was the bottleneck")
+        );
+        outcome.local_error = Some("no ports".to_owned());
+        assert!(nothing_said(&outcome).unwrap().contains("raise its limits"));
+    }
 }

@@ -5,6 +5,7 @@
     reason = "helpers of tests fail the test, as the tests themselves do"
 )]
 
+mod declared;
 mod engine;
 mod memory;
 mod mesh;
