@@ -116,10 +116,10 @@ pub struct TestSpec {
     /// How the requests of `rate` are spread; default evenly.
     #[serde(default, deserialize_with = "de_arrivals")]
     pub arrivals: Option<Arrivals>,
-    /// For how long requests are made, in seconds, 0.1 to 3,600; instead of `requests`.
+    /// For how long requests are made, in seconds, 0.1 to 900; instead of `requests`.
     #[serde(default)]
     pub duration_s: Option<f64>,
-    /// For how long before that requests are made and not counted, in seconds; default 0.
+    /// For how long before that requests are made and not counted, in seconds, up to 300; default 0.
     #[serde(default)]
     pub warm_up_s: Option<f64>,
     /// Pause between an answer and the next request on the same connection (a closed loop), in milliseconds: a number,
@@ -167,6 +167,10 @@ pub struct TestSpec {
     /// round of `concurrency` requests, at most ten.
     #[serde(default)]
     pub blocks: Option<u32>,
+    /// A metric of the target's own page of metrics, in bytes, whose course tells a leak instead of that of the resident
+    /// memory: a heap, or what a control group is charged with. `memory` only.
+    #[serde(default)]
+    pub memory_metric: Option<String>,
     /// A leak above this fails the test, in MB for 1,000 requests, `memory` only; default none.
     #[serde(default)]
     pub leak_limit_mb_per_1000: Option<f64>,
@@ -233,6 +237,7 @@ impl TestSpec {
             pool_size: None,
             acquire_timeout_ms: None,
             blocks: None,
+            memory_metric: None,
             leak_limit_mb_per_1000: None,
             growth_limit_mb: None,
             ack_limit_ms: None,

@@ -111,6 +111,12 @@ pub trait TargetAccess: Send + Sync {
         load: PoolLoad,
     ) -> BoxFuture<'_, Option<Result<PoolReport, PoolError>>>;
 
+    /// A metric of the target's own page of metrics now, all its series added up.
+    fn metric<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<f64, MemoryError>> {
+        let reason = format!("there is no page of metrics to read `{name}` from");
+        Box::pin(async { Err(MemoryError::Unreadable(reason)) })
+    }
+
     /// How the healer stands with the event mesh; nothing where it takes no part in it.
     fn mesh(&self) -> Option<MeshState> {
         None

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel_edge::advisor::Secret;
+use evenkeel_edge::collect::exposition::{Entry, Exposition, Format};
+use evenkeel_edge::collect::probe::{PageRequest, Prober};
 use evenkeel_edge::process::Supervisor;
 use evenkeel_edge::sql_pool::{PostgresPool, QueryLoad, SqlitePool};
 use evenkeel_edge::target::DatabaseSpec;
@@ -15,30 +18,70 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Environment};
 
+/// How long the target's page of metrics may take.
+const PAGE_LIMIT: Duration = Duration::from_secs(5);
+/// Most bytes of it that are read.
+const PAGE_LEN_MAX: usize = 16 << 20;
+
 /// The configured target.
 pub struct Access {
     supervisor: Supervisor,
     database: Option<DatabaseSpec>,
     postgres: Option<Result<PostgresPool, String>>,
+    /// The address of the target's own page of metrics.
+    metrics: Option<String>,
+    prober: Prober,
     mesh: Option<watch::Receiver<bool>>,
 }
 
 impl Access {
-    /// Reads through these; `postgres`, as [`postgres`] has it, is asked before `database`, and `mesh` tells whether the
-    /// healer's consumer is connected.
+    /// Reads the target of `config`; `postgres`, as [`postgres`] has it, is asked before its SQLite file, and `mesh` tells
+    /// whether the healer's consumer is connected.
     pub fn new(
         supervisor: Supervisor,
-        database: Option<DatabaseSpec>,
+        config: &Config,
         postgres: Option<Result<PostgresPool, String>>,
         mesh: Option<watch::Receiver<bool>>,
     ) -> Arc<Self> {
+        let metrics = config.target.endpoints.metrics.as_ref();
         Arc::new(Self {
             supervisor,
-            database,
+            database: config.resolved.database.clone(),
             postgres,
+            metrics: metrics.and_then(|page| config.resolved.url(&page.path)),
+            prober: Prober::new(),
             mesh,
         })
     }
+}
+
+/// The sum of the series of a metric on a page.
+async fn metric_of(prober: &Prober, url: &str, name: &str) -> Result<f64, MemoryError> {
+    let unreadable = |reason: String| MemoryError::Unreadable(format!("metric `{name}`: {reason}"));
+    let page = prober
+        .page(&PageRequest {
+            url,
+            deadline: PAGE_LIMIT,
+            len_max: PAGE_LEN_MAX,
+            accept: None,
+            token: None,
+        })
+        .await;
+    if !page.result.ok {
+        return Err(unreadable(page.result.detail.unwrap_or_default()));
+    }
+    let lines = Exposition::new(&page.body, Format::of_content_type(&page.content_type));
+    let values: Vec<f64> = lines
+        .filter_map(|entry| match entry {
+            Entry::Sample(sample) if sample.name.unescape() == name => Some(sample.value),
+            _ => None,
+        })
+        .collect();
+    let sum: f64 = values.iter().sum();
+    if values.is_empty() || !sum.is_finite() {
+        return Err(unreadable("the page has no such number".to_owned()));
+    }
+    Ok(sum)
 }
 
 impl TargetAccess for Access {
@@ -118,6 +161,17 @@ impl TargetAccess for Access {
         })
     }
 
+    fn metric<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<f64, MemoryError>> {
+        Box::pin(async move {
+            match &self.metrics {
+                Some(url) => metric_of(&self.prober, url, name).await,
+                None => Err(MemoryError::Unreadable(
+                    "[target.endpoints] metrics is not set".to_owned(),
+                )),
+            }
+        })
+    }
+
     fn mesh(&self) -> Option<MeshState> {
         self.mesh.as_ref().map(|rx| MeshState {
             responder_connected: *rx.borrow(),
@@ -140,4 +194,46 @@ pub fn postgres(
             .map_err(|e| format!("[target.postgres]: the address in {name} cannot be used: {e}")),
     };
     Some(pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_metric_is_the_sum_of_its_series_and_never_a_guess() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+        let page = "# TYPE heap gauge\nheap{pool=\"a\"} 1024\nheap{pool=\"b\"} 2048\nheap_max 7\nodd NaN\n";
+        let server = std::thread::spawn(move || {
+            for stream in listener.incoming().take(3) {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                let length = page.len();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+                );
+                stream
+                    .write_all(format!("{head}{page}").as_bytes())
+                    .unwrap();
+            }
+        });
+        let prober = Prober::new();
+        let found = metric_of(&prober, &url, "heap").await;
+        assert_eq!(found, Ok(3072.0));
+        for name in ["nothing", "odd"] {
+            let error = metric_of(&prober, &url, name)
+                .await
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(name) && error.contains("no such number"),
+                "{error}"
+            );
+        }
+        server.join().unwrap();
+        assert!(metric_of(&prober, &url, "heap").await.is_err());
+    }
 }

@@ -90,6 +90,11 @@ impl TestSpec {
             ),
             ("blocks", self.blocks.is_some(), kind == Memory),
             (
+                "memory_metric",
+                self.memory_metric.is_some(),
+                kind == Memory,
+            ),
+            (
                 "leak_limit_mb_per_1000",
                 self.leak_limit_mb_per_1000.is_some(),
                 kind == Memory,
@@ -171,8 +176,8 @@ impl TestSpec {
         let optional = [
             ("p99_limit_ms", self.p99_limit_ms, 0.001, HOUR_MS),
             ("expect_within_ms", self.expect_within_ms, 0.001, HOUR_MS),
-            ("duration_s", self.duration_s, 0.1, 3_600.0),
-            ("warm_up_s", self.warm_up_s, 0.0, 3_600.0),
+            ("duration_s", self.duration_s, 0.1, 900.0),
+            ("warm_up_s", self.warm_up_s, 0.0, 300.0),
             (
                 "queries",
                 self.queries.map(|n| n as f64),

@@ -82,6 +82,7 @@ impl TestSpec {
             base.acquire_timeout_ms.as_ref(),
         );
         or(&mut self.blocks, base.blocks.as_ref());
+        or(&mut self.memory_metric, base.memory_metric.as_ref());
         or(
             &mut self.leak_limit_mb_per_1000,
             base.leak_limit_mb_per_1000.as_ref(),

@@ -8,6 +8,11 @@ use serde::Serialize;
 
 /// Confidence of the intervals: the true slope lies below one with a probability of 5 %, and above it with 5 %.
 const CONFIDENCE: f64 = 0.9;
+/// Least growth over the readings looked at that is called growth, in MB: below it an allocator's own pages, one now and
+/// then, make a line as straight as a leak.
+const GROWTH_MB_MIN: f64 = 0.25;
+/// The same as a share of the first reading.
+const GROWTH_SHARE_MIN: f64 = 0.0025;
 
 /// What the course of the memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -44,10 +49,19 @@ pub(super) fn judge(readings: &[(u64, f64)]) -> Leak {
     let late = &points[points.len() - half..];
     let all = theil_sen_interval(&points, CONFIDENCE);
     let later = theil_sen_interval(late, CONFIDENCE);
+    let first = points.first().map_or(0.0, |p| p.1);
+    let least = GROWTH_MB_MIN.max(GROWTH_SHARE_MIN * first);
     let verdict = match (all, later) {
-        (Some(all), Some(later)) if all.low > 0.0 && later.low > 0.0 => Verdict::Leak,
-        (Some(all), Some(_)) if all.low > 0.0 || stepped_up(&points, late) => Verdict::WarmUp,
-        (Some(_), Some(_)) => Verdict::None,
+        (Some(all), Some(later)) => {
+            let has_grown = rises(&all, &points, least);
+            if has_grown && rises(&later, late, least) {
+                Verdict::Leak
+            } else if has_grown || stepped_up(first, late, least) {
+                Verdict::WarmUp
+            } else {
+                Verdict::None
+            }
+        }
         _ => Verdict::Unclear,
     };
     Leak {
@@ -57,14 +71,21 @@ pub(super) fn judge(readings: &[(u64, f64)]) -> Leak {
     }
 }
 
+/// Whether a slope is surely above 0, and worth a name over these points.
+fn rises(slope: &SlopeInterval, points: &[(f64, f64)], least: f64) -> bool {
+    let span = match (points.first(), points.last()) {
+        (Some(first), Some(last)) => last.0 - first.0,
+        _ => 0.0,
+    };
+    slope.low > 0.0 && slope.slope * span >= least
+}
+
 /// Whether the later readings lie above the first by more than they differ among themselves: growth that came at once
 /// has too few rising pairs for a slope.
-fn stepped_up(points: &[(f64, f64)], late: &[(f64, f64)]) -> bool {
+fn stepped_up(first: f64, late: &[(f64, f64)], least: f64) -> bool {
     let low = late.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
     let high = late.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
-    points
-        .first()
-        .is_some_and(|first| low - first.1 > high - low)
+    low - first > (high - low).max(least)
 }
 
 #[cfg(test)]
@@ -124,6 +145,19 @@ mod tests {
             let leak = judge(&course);
             assert_eq!(leak.verdict, Verdict::None, "{course:?}: {leak:?}");
         }
+    }
+
+    #[test]
+    fn pages_of_an_allocator_one_now_and_then_are_no_leak() {
+        // As a python3 program was seen to grow: 4 KB for 40 requests, on a line.
+        assert_eq!(judge(&course(|i| 0.004 * i)).verdict, Verdict::None);
+        let warming = judge(&course(|i| if i > 0.0 { 9.0 + 0.004 * i } else { 0.0 }));
+        assert_eq!(warming.verdict, Verdict::WarmUp);
+        // Of a gigabyte, 1 MB is as little.
+        let large: Vec<_> = (0..=10_u32)
+            .map(|i| (u64::from(i) * 100, 1_000.0 + 0.1 * f64::from(i)))
+            .collect();
+        assert_eq!(judge(&large).verdict, Verdict::None);
     }
 
     #[test]

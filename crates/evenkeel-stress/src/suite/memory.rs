@@ -46,7 +46,10 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
         Err(error) => return inconclusive(spec, &format!("memory before the load: {error}")),
     };
     let mut load = Load::default();
-    let mut readings = vec![(0, mb(before.total_bytes))];
+    let mut readings = match course(spec, ctx, &before).await {
+        Ok(now) => vec![(0, now)],
+        Err(error) => return inconclusive(spec, &format!("memory before the load: {error}")),
+    };
     let mut after = Ok(before.clone());
     for requests in shares(spec.requests(), spec.blocks()) {
         let plan = spec.counted_plan(base.clone(), requests, spec.concurrency());
@@ -55,12 +58,17 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
             Err(figures) => return *figures,
         }
         after = read(ctx).await.and_then(|r| part(spec, r));
-        match &after {
-            Ok(reading) if replaced(&before, reading).is_none() && !load.gave_up => {
-                readings.push((load.requests, mb(reading.total_bytes)));
-            }
+        let reading = match &after {
+            Ok(reading) if replaced(&before, reading).is_none() && !load.gave_up => reading,
             // What comes now is of another process, or of one that hangs.
             _ => break,
+        };
+        match course(spec, ctx, reading).await {
+            Ok(now) => readings.push((load.requests, now)),
+            Err(error) => {
+                after = Err(error);
+                break;
+            }
         }
     }
     let mut f = load.figures(spec);
@@ -94,7 +102,7 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
         .collect();
     f.note("growth_mb_by_service", per_service.into());
     let leak = leak::judge(&readings);
-    f.note("leak", told(&leak, &readings));
+    f.note("leak", told(spec, &leak, &readings));
     f.value = growth;
     if growth > f.limit {
         f.status = TestStatus::Failed;
@@ -127,7 +135,7 @@ fn hold_against_leak_limit(spec: &TestSpec, mut f: Figures, leak: &Leak) -> Figu
     f
 }
 
-fn told(leak: &Leak, readings: &[(u64, f64)]) -> serde_json::Value {
+fn told(spec: &TestSpec, leak: &Leak, readings: &[(u64, f64)]) -> serde_json::Value {
     let slope = |s: Option<evenkeel_detect::SlopeInterval>| {
         json!({
             "mb_per_1000_requests": s.map(|s| s.slope),
@@ -138,6 +146,9 @@ fn told(leak: &Leak, readings: &[(u64, f64)]) -> serde_json::Value {
     let mut all = slope(leak.all);
     all["later_half"] = slope(leak.later);
     all["verdict"] = json!(leak.verdict);
+    if let Some(metric) = &spec.memory_metric {
+        all["metric"] = json!(metric);
+    }
     let blocks = readings.iter();
     all["blocks"] = blocks
         .map(|(requests, mb)| json!({"requests": requests, "memory_mb": mb}))
@@ -208,6 +219,24 @@ async fn read(ctx: &TestContext) -> Result<MemoryReading, MemoryError> {
         return Err(MemoryError::NoProcess);
     }
     Ok(reading)
+}
+
+/// What the course of the memory is made of, in MB: the metric that is named, else the resident memory.
+async fn course(
+    spec: &TestSpec,
+    ctx: &TestContext,
+    reading: &MemoryReading,
+) -> Result<f64, MemoryError> {
+    let Some(name) = &spec.memory_metric else {
+        return Ok(mb(reading.total_bytes));
+    };
+    let bytes = tokio::time::timeout(READING_LIMIT, ctx.access.metric(name))
+        .await
+        .unwrap_or_else(|_| {
+            let reason = format!("reading the metric `{name}` took too long");
+            Err(MemoryError::Unreadable(reason))
+        })?;
+    Ok(bytes / MB)
 }
 
 /// The part of a reading that the test is about.

@@ -145,6 +145,8 @@ pub(crate) struct FakeAccess {
     pub(crate) readings: Mutex<VecDeque<Reading>>,
     pub(crate) pool: Option<Result<PoolReport, PoolError>>,
     pub(crate) mesh: Option<MeshState>,
+    /// Values of the metric `heap_bytes`, handed out in turn.
+    pub(crate) heap: Mutex<VecDeque<f64>>,
 }
 
 impl FakeAccess {
@@ -173,6 +175,12 @@ impl TargetAccess for FakeAccess {
     ) -> BoxFuture<'_, Option<Result<PoolReport, PoolError>>> {
         let pool = self.pool.clone();
         Box::pin(async move { pool })
+    }
+
+    fn metric<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<f64, MemoryError>> {
+        let next = self.heap.lock().unwrap().pop_front();
+        let known = next.filter(|_| name == "heap_bytes");
+        Box::pin(async move { known.ok_or(MemoryError::Unreadable("no such metric".to_owned())) })
     }
 
     fn mesh(&self) -> Option<MeshState> {

@@ -204,7 +204,7 @@ pub(super) fn stress(global: &Global, wanted: &[String]) -> Result<Exit, Failure
             base_url: config.resolved.base_url.clone().unwrap_or_default(),
             access: Access::new(
                 supervisor,
-                config.resolved.database.clone(),
+                &config,
                 crate::access::postgres(&config, &environment),
                 mesh,
             ),

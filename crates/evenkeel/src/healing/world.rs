@@ -320,7 +320,7 @@ impl World {
             base_url: self.config.resolved.base_url.clone().unwrap_or_default(),
             access: Access::new(
                 self.supervisor.clone(),
-                self.config.resolved.database.clone(),
+                &self.config,
                 self.postgres.clone(),
                 self.mesh.connected(),
             ),
