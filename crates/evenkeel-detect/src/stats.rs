@@ -79,8 +79,8 @@ pub struct SlopeInterval {
 pub fn theil_sen_interval(points: &[(f64, f64)], confidence: f64) -> Option<SlopeInterval> {
     let finite = points.iter().all(|(x, y)| x.is_finite() && y.is_finite());
     let rising = points.windows(2).all(|w| w[0].0 < w[1].0);
-    let usable = finite && rising && points.len() <= INTERVAL_POINTS_MAX;
-    if !usable || !(confidence > 0.0 && confidence < 1.0) {
+    let asked = confidence > 0.0 && confidence < 1.0;
+    if !finite || !rising || !asked || points.len() > INTERVAL_POINTS_MAX {
         return None;
     }
     let mut slopes = pair_slopes(points);

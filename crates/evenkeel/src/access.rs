@@ -210,7 +210,7 @@ mod tests {
         let server = std::thread::spawn(move || {
             for stream in listener.incoming().take(3) {
                 let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 1024]).unwrap();
+                assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
                 let length = page.len();
                 let head = format!(
                     "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"

@@ -153,21 +153,19 @@ mod postgres {
         user: Option<(u32, u32)>,
     }
 
-    /// Where Debian and others put it; the newest.
+    /// Where Debian puts it, the newest; or on the path.
     fn programs() -> Option<PathBuf> {
-        let mut found: Vec<PathBuf> = ["/usr/lib/postgresql", "/usr/local/pgsql", "/usr/local"]
-            .iter()
-            .flat_map(|dir| {
-                let versions = std::fs::read_dir(dir).into_iter().flatten().flatten();
-                let below = versions.map(|v| v.path().join("bin"));
-                below
-                    .chain([Path::new(dir).join("bin")])
-                    .collect::<Vec<_>>()
-            })
-            .filter(|bin| bin.join("initdb").is_file() && bin.join("pg_ctl").is_file())
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter();
+        let mut debian: Vec<PathBuf> = versions
+            .flatten()
+            .flatten()
+            .map(|v| v.path().join("bin"))
             .collect();
-        found.sort();
-        found.pop()
+        debian.sort();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let all = debian.into_iter().rev().chain(std::env::split_paths(&path));
+        all.into_iter()
+            .find(|bin| bin.join("initdb").is_file() && bin.join("pg_ctl").is_file())
     }
 
     /// The server refuses to run as root: then another user is taken.
