@@ -45,6 +45,7 @@ pub use baseline::{Baseline, BaselineError};
 pub use config::{DetectConfig, InvalidConfig};
 pub use follow::{Follow, FollowConfig};
 pub use sample::{ProbeError, Sample, SampleValue, SeriesId};
+pub use stats::{SlopeInterval, theil_sen_interval};
 pub use template::{TemplateId, TemplateMiner};
 pub use thresholds::{InvalidThreshold, Thresholds};
 pub use verdict::{MeasureNow, Measures, Verdict};

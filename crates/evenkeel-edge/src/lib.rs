@@ -2,7 +2,7 @@
 //!
 //! Adapters only. Nothing here decides what is to be done: a caller hands in what the core decided, and gets back
 //! what happened. In reading order: the target as configured, the processes that make it up, what is read from it,
-//! what is done to it, how it is brought back, whom one asks or calls, and how the ledger is anchored off the host.
+//! what is done to it, how its database is put to the test, how it is brought back, whom one asks or calls, and how the ledger is anchored off the host.
 
 pub mod action;
 pub mod advisor;
@@ -18,6 +18,7 @@ pub mod ping;
 pub mod process;
 pub mod service_manager;
 pub mod snapshot;
+pub mod sql_pool;
 pub mod target;
 pub mod witness;
 

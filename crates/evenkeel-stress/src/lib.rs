@@ -51,5 +51,6 @@ pub use spec::{
 pub use suite::{Progress, TestContext, run_suite, run_test};
 pub use target::{BaseUrl, PlanError};
 pub use world::{
-    HttpOnly, MemoryError, MemoryReading, MeshState, PoolReport, ServiceMemory, TargetAccess,
+    HttpOnly, MemoryError, MemoryReading, MeshState, PoolError, PoolLoad, PoolReport,
+    ServiceMemory, TargetAccess,
 };

@@ -6,18 +6,26 @@
 mod check;
 mod eight;
 mod merge;
+mod shape;
+
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use evenkeel_core::anomaly::{AnomalyType, Severity};
 use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::data::Rows;
 use crate::mesh::MeshSpec;
+use crate::plan::{Arrivals, Rate, Think};
 use crate::request::{BodyCheck, Headers, RequestSpec, StatusSet, de_method};
+use shape::{de_arrivals, de_rate, de_think};
 
 pub use check::SpecError;
 pub use eight::{SubjectServices, Subjects, eight_tests};
 pub use merge::merge_tests;
+pub use shape::{POOL_QUERIES_MAX, POOL_SIZE_MAX};
 
 /// What a test does and what decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -80,7 +88,45 @@ pub struct TestSpec {
     /// Check of the body, for endpoints that have none.
     #[serde(default)]
     pub expect_body: Option<BodyCheck>,
-    /// Requests in all (for `sql-pool`: queries); defaults by kind.
+    /// A good answer of an endpoint that names no limit and that took longer than this, from when its request was due,
+    /// has failed; in milliseconds.
+    #[serde(default)]
+    pub expect_within_ms: Option<f64>,
+    /// Rows for `${column}` in paths, header values and bodies, one row a request: a CSV file. Whoever loads the
+    /// configuration reads it into `rows`.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
+    /// What `data` holds. Not a key of the configuration.
+    #[serde(skip)]
+    pub rows: Option<Arc<Rows>>,
+    /// A PEM file of the authorities that are trusted with `https://`, instead of those of this system. Whoever loads
+    /// the configuration reads it into `authorities`.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// What `ca` holds. Not a key of the configuration.
+    #[serde(skip)]
+    pub authorities: Option<Arc<[u8]>>,
+    /// HTTP/2 instead of HTTP/1.1; default false.
+    #[serde(default)]
+    pub http2: Option<bool>,
+    /// Requests a second, due whether earlier ones were answered or not (an open loop): a number, or a ramp such as
+    /// `"100..500 over 30s"`. Up to 100,000; needs `duration_s`.
+    #[serde(default, deserialize_with = "de_rate")]
+    pub rate: Option<Rate>,
+    /// How the requests of `rate` are spread; default evenly.
+    #[serde(default, deserialize_with = "de_arrivals")]
+    pub arrivals: Option<Arrivals>,
+    /// For how long requests are made, in seconds, 0.1 to 900; instead of `requests`.
+    #[serde(default)]
+    pub duration_s: Option<f64>,
+    /// For how long before that requests are made and not counted, in seconds, up to 300; default 0.
+    #[serde(default)]
+    pub warm_up_s: Option<f64>,
+    /// Pause between an answer and the next request on the same connection (a closed loop), in milliseconds: a number,
+    /// or the shortest and the longest; default none.
+    #[serde(default, deserialize_with = "de_think")]
+    pub think_ms: Option<Think>,
+    /// Requests in all; defaults by kind.
     #[serde(default)]
     pub requests: Option<u64>,
     /// How many at once; defaults by kind.
@@ -104,6 +150,30 @@ pub struct TestSpec {
     /// Largest p95 latency, in milliseconds; default 500 for `latency`, else none.
     #[serde(default)]
     pub p95_limit_ms: Option<f64>,
+    /// Largest 99th percentile of the latency, in milliseconds; default none.
+    #[serde(default)]
+    pub p99_limit_ms: Option<f64>,
+    /// Direct queries in all, `sql-pool` only; default as many as `concurrency`.
+    #[serde(default)]
+    pub queries: Option<u64>,
+    /// Connections of the pool that the direct queries share, `sql-pool` only; default as many as `concurrency`, up to
+    /// [`POOL_SIZE_MAX`].
+    #[serde(default)]
+    pub pool_size: Option<u32>,
+    /// How long a direct query may wait for a connection of the pool, in milliseconds, `sql-pool` only; default 5,000.
+    #[serde(default)]
+    pub acquire_timeout_ms: Option<u64>,
+    /// Parts that the load is divided into, with a look at the memory after each, `memory` only; default one for each
+    /// round of `concurrency` requests, at most ten.
+    #[serde(default)]
+    pub blocks: Option<u32>,
+    /// A metric of the target's own page of metrics, in bytes, whose course tells a leak instead of that of the resident
+    /// memory: a heap, or what a control group is charged with. `memory` only.
+    #[serde(default)]
+    pub memory_metric: Option<String>,
+    /// A leak above this fails the test, in MB for 1,000 requests, `memory` only; default none.
+    #[serde(default)]
+    pub leak_limit_mb_per_1000: Option<f64>,
     /// Largest growth of memory, in MB (1 MB = 1,048,576 bytes), `memory` only; default 50.
     #[serde(default)]
     pub growth_limit_mb: Option<f64>,
@@ -143,6 +213,17 @@ impl TestSpec {
             headers: Headers::default(),
             expect_status: None,
             expect_body: None,
+            expect_within_ms: None,
+            data: None,
+            rows: None,
+            ca: None,
+            authorities: None,
+            http2: None,
+            rate: None,
+            arrivals: None,
+            duration_s: None,
+            warm_up_s: None,
+            think_ms: None,
             requests: None,
             concurrency: None,
             warmup_requests: None,
@@ -151,6 +232,13 @@ impl TestSpec {
             max_error_rate: None,
             fail_on_5xx: None,
             p95_limit_ms: None,
+            p99_limit_ms: None,
+            queries: None,
+            pool_size: None,
+            acquire_timeout_ms: None,
+            blocks: None,
+            memory_metric: None,
+            leak_limit_mb_per_1000: None,
             growth_limit_mb: None,
             ack_limit_ms: None,
             mesh: None,
@@ -186,6 +274,7 @@ impl TestSpec {
             if endpoint.expect_body.is_none() {
                 endpoint.expect_body.clone_from(&self.expect_body);
             }
+            endpoint.expect_within_ms = endpoint.expect_within_ms.or(self.expect_within_ms);
             endpoint
         };
         self.endpoints.iter().map(fill).collect()
@@ -259,15 +348,16 @@ impl TestSpec {
         self.ack_limit_ms.unwrap_or(500.0)
     }
 
-    /// Above this the test is slow, in milliseconds.
+    /// Above this the test is slow, in milliseconds; a test that lasts a time by its declaration may take that longer.
     pub fn expected_max_ms(&self) -> f64 {
-        self.expected_max_ms.unwrap_or(match self.kind {
+        let by_kind = match self.kind {
             TestKind::HttpLoad => 2_000.0,
             TestKind::Latency => 3_000.0,
             TestKind::Mix | TestKind::SqlPool => 5_000.0,
             TestKind::Mesh => 500.0,
             TestKind::Memory => 15_000.0,
-        })
+        };
+        self.expected_max_ms.unwrap_or(by_kind + self.load_ms())
     }
 
     /// How bad a failure is.

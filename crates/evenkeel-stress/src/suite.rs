@@ -11,6 +11,7 @@
 //! Needs a tokio runtime with time and network enabled.
 
 mod http;
+mod leak;
 mod memory;
 mod trigger;
 
@@ -25,9 +26,7 @@ use serde_json::{Value, json};
 
 use crate::cancel::Cancel;
 use crate::engine::EngineError;
-use crate::outcome::Outcome;
-use crate::plan::{Limits, Plan};
-use crate::request::RequestSpec;
+use crate::outcome::{Outcome, summary};
 use crate::spec::{TestKind, TestSpec};
 use crate::target::BaseUrl;
 use crate::world::TargetAccess;
@@ -121,6 +120,8 @@ pub async fn run_test(spec: &TestSpec, ctx: &TestContext) -> TestResult {
     figures.into_result(spec, millis(started.elapsed()))
 }
 
+/// Most endpoints of a mix whose figures stand in its result.
+const ENDPOINTS_TOLD_MAX: usize = 20;
 const CANCELLED: &str = "cancelled before it ended";
 
 async fn judge(spec: &TestSpec, ctx: &TestContext) -> Figures {
@@ -205,6 +206,11 @@ impl Figures {
     fn with_outcome(mut self, spec: &TestSpec, outcome: &Outcome) -> Self {
         self.requests = outcome.requests;
         self.errors.clone_from(&outcome.errors);
+        if outcome.unsent > 0 {
+            // They were due, and no connection became free for them: their users got nothing.
+            self.requests += outcome.unsent;
+            self.errors.insert("unsent".to_owned(), outcome.unsent);
+        }
         self.latency_ms = outcome.summary();
         self.throughput_rps = outcome.throughput_rps;
         let endpoints: Vec<String> = spec
@@ -214,6 +220,15 @@ impl Figures {
             .collect();
         self.note("endpoints", json!(endpoints));
         self.note("concurrency", json!(spec.concurrency()));
+        if let Some(rate) = spec.rate {
+            self.note("rate", json!(rate.to_string()));
+            self.note("planned", json!(outcome.planned));
+            self.note("service_ms", json!(summary(&outcome.service_time)));
+            self.note("send_lateness_ms", json!(summary(&outcome.send_lateness)));
+        }
+        if spec.kind == TestKind::Mix && outcome.per_request.len() > 1 {
+            self.note("by_endpoint", by_endpoint(outcome));
+        }
         if !outcome.error_codes.is_empty() {
             self.note("error_codes", json!(outcome.error_codes));
         }
@@ -253,21 +268,20 @@ impl Figures {
     }
 }
 
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
+/// The figures of each endpoint of a mix.
+fn by_endpoint(outcome: &Outcome) -> Value {
+    let told = outcome.per_request.iter().take(ENDPOINTS_TOLD_MAX);
+    told.map(|r| {
+        json!({
+            "endpoint": crate::text::bounded(&r.name, 120),
+            "requests": r.requests,
+            "errors": r.errors,
+            "p95_ms": summary(&r.latency).p95,
+        })
+    })
+    .collect()
 }
 
-/// The plan of a test; a target that hangs ends it after one round of time-outs.
-fn plan(base: BaseUrl, spec: &TestSpec, requests: u64, concurrency: u32) -> Plan {
-    let endpoints: Vec<RequestSpec> = spec.resolved_endpoints();
-    let at_once = u64::from(concurrency).min(requests);
-    Plan {
-        limits: Limits {
-            connect: Duration::from_millis(spec.connect_timeout_ms()),
-            request: Duration::from_millis(spec.request_timeout_ms()),
-            give_up_after_timeouts: u32::try_from(at_once).ok(),
-            ..Limits::default()
-        },
-        ..Plan::closed(base, endpoints, requests, concurrency)
-    }
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }

@@ -41,17 +41,55 @@ pub enum MemoryError {
     Unreadable(String),
 }
 
-/// What a number of parallel database queries gave.
+/// The direct queries of a test: so many askers at once share a pool of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolLoad {
+    /// Askers at once, 1 to 1,000.
+    pub parallel: u32,
+    /// Queries in all, 1 to 100,000.
+    pub queries: u64,
+    /// Connections of the pool, all opened before the first query; 1 to 256.
+    pub pool_size: u32,
+    /// How long a query may wait for a free connection.
+    pub acquire_timeout: Duration,
+    /// How long one may take once it has a connection.
+    pub query_timeout: Duration,
+    /// How long a connection may take to open.
+    pub connect_timeout: Duration,
+}
+
+/// What the direct queries gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolReport {
-    /// Queries that were made.
+    /// Which database was asked: `sqlite`, `postgresql`.
+    pub database: String,
+    /// Connections that were opened before the first query.
+    pub connections: u64,
+    /// Connections that could not be opened then; each is in `errors` too.
+    pub connections_failed: u64,
+    /// Queries that came to an end, good or bad: also those that got no connection.
     pub queries: u64,
-    /// Failed ones by kind: `locked`, `timeout`, `open`, ...
+    /// Failures by kind: `acquire_timeout`, `timeout`, `locked`, `open`, `query`, `closed`, ...
     pub errors: BTreeMap<String, u64>,
-    /// How long the answered ones took.
+    /// How long the connections took to open.
+    pub connects: Vec<Duration>,
+    /// How long queries waited for a connection of the pool, those that waited in vain included.
+    pub acquires: Vec<Duration>,
+    /// How long the answered ones took, once they had a connection.
     pub latencies: Vec<Duration>,
     /// One error's message, without secrets.
     pub sample: Option<String>,
+}
+
+/// Why there is no [`PoolReport`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// The queries cannot be made as they are configured: nothing was learnt about the database.
+    #[error("{0}")]
+    Unusable(String),
+    /// They were begun and did not come to an end.
+    #[error("{0}")]
+    Broken(String),
 }
 
 /// The healer's own connection to the event mesh.
@@ -66,9 +104,18 @@ pub trait TargetAccess: Send + Sync {
     /// The memory of the target's processes now.
     fn memory_bytes(&self) -> BoxFuture<'_, Result<MemoryReading, MemoryError>>;
 
-    /// Makes `parallel` queries on the target's database at once, each bounded in time; nothing
-    /// where no database is configured, a text where it could not be opened at all.
-    fn pooled_queries(&self, parallel: u32) -> BoxFuture<'_, Option<Result<PoolReport, String>>>;
+    /// Makes queries on the target's database through a pool of real connections, each bounded in time; nothing where
+    /// no database is configured.
+    fn pooled_queries(
+        &self,
+        load: PoolLoad,
+    ) -> BoxFuture<'_, Option<Result<PoolReport, PoolError>>>;
+
+    /// A metric of the target's own page of metrics now, all its series added up.
+    fn metric<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<f64, MemoryError>> {
+        let reason = format!("there is no page of metrics to read `{name}` from");
+        Box::pin(async { Err(MemoryError::Unreadable(reason)) })
+    }
 
     /// How the healer stands with the event mesh; nothing where it takes no part in it.
     fn mesh(&self) -> Option<MeshState> {
@@ -85,7 +132,10 @@ impl TargetAccess for HttpOnly {
         Box::pin(async { Err(MemoryError::NoProcess) })
     }
 
-    fn pooled_queries(&self, _parallel: u32) -> BoxFuture<'_, Option<Result<PoolReport, String>>> {
+    fn pooled_queries(
+        &self,
+        _load: PoolLoad,
+    ) -> BoxFuture<'_, Option<Result<PoolReport, PoolError>>> {
         Box::pin(async { None })
     }
 }

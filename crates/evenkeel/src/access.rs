@@ -1,43 +1,87 @@
 //! What the stress tests need of the target beside HTTP: its memory, its database, the healer's mesh connection.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use evenkeel_edge::advisor::Secret;
+use evenkeel_edge::collect::exposition::{Entry, Exposition, Format};
+use evenkeel_edge::collect::probe::{PageRequest, Prober};
 use evenkeel_edge::process::Supervisor;
+use evenkeel_edge::sql_pool::{PostgresPool, QueryLoad, SqlitePool};
 use evenkeel_edge::target::DatabaseSpec;
 use evenkeel_stress::world::{
-    BoxFuture, MemoryError, MemoryReading, MeshState, PoolReport, ServiceMemory, TargetAccess,
+    BoxFuture, MemoryError, MemoryReading, MeshState, PoolError, PoolLoad, PoolReport,
+    ServiceMemory, TargetAccess,
 };
-use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
-/// How long one direct query may wait for a lock.
-const QUERY_BUSY: Duration = Duration::from_secs(5);
-/// Most direct connections at once.
-const PARALLEL_MAX: u32 = 64;
+use crate::config::{Config, Environment};
+
+/// How long the target's page of metrics may take.
+const PAGE_LIMIT: Duration = Duration::from_secs(5);
+/// Most bytes of it that are read.
+const PAGE_LEN_MAX: usize = 16 << 20;
 
 /// The configured target.
 pub struct Access {
     supervisor: Supervisor,
     database: Option<DatabaseSpec>,
+    postgres: Option<Result<PostgresPool, String>>,
+    /// The address of the target's own page of metrics.
+    metrics: Option<String>,
+    prober: Prober,
     mesh: Option<watch::Receiver<bool>>,
 }
 
 impl Access {
-    /// Reads through these; `mesh` tells whether the healer's consumer is connected.
+    /// Reads the target of `config`; `postgres`, as [`postgres`] has it, is asked before its SQLite file, and `mesh` tells
+    /// whether the healer's consumer is connected.
     pub fn new(
         supervisor: Supervisor,
-        database: Option<DatabaseSpec>,
+        config: &Config,
+        postgres: Option<Result<PostgresPool, String>>,
         mesh: Option<watch::Receiver<bool>>,
     ) -> Arc<Self> {
+        let metrics = config.target.endpoints.metrics.as_ref();
         Arc::new(Self {
             supervisor,
-            database,
+            database: config.resolved.database.clone(),
+            postgres,
+            metrics: metrics.and_then(|page| config.resolved.url(&page.path)),
+            prober: Prober::new(),
             mesh,
         })
     }
+}
+
+/// The sum of the series of a metric on a page.
+async fn metric_of(prober: &Prober, url: &str, name: &str) -> Result<f64, MemoryError> {
+    let unreadable = |reason: String| MemoryError::Unreadable(format!("metric `{name}`: {reason}"));
+    let page = prober
+        .page(&PageRequest {
+            url,
+            deadline: PAGE_LIMIT,
+            len_max: PAGE_LEN_MAX,
+            accept: None,
+            token: None,
+        })
+        .await;
+    if !page.result.ok {
+        return Err(unreadable(page.result.detail.unwrap_or_default()));
+    }
+    let lines = Exposition::new(&page.body, Format::of_content_type(&page.content_type));
+    let values: Vec<f64> = lines
+        .filter_map(|entry| match entry {
+            Entry::Sample(sample) if sample.name.unescape() == name => Some(sample.value),
+            _ => None,
+        })
+        .collect();
+    let sum: f64 = values.iter().sum();
+    if values.is_empty() || !sum.is_finite() {
+        return Err(unreadable("the page has no such number".to_owned()));
+    }
+    Ok(sum)
 }
 
 impl TargetAccess for Access {
@@ -80,34 +124,51 @@ impl TargetAccess for Access {
         })
     }
 
-    fn pooled_queries(&self, parallel: u32) -> BoxFuture<'_, Option<Result<PoolReport, String>>> {
+    fn pooled_queries(
+        &self,
+        load: PoolLoad,
+    ) -> BoxFuture<'_, Option<Result<PoolReport, PoolError>>> {
         Box::pin(async move {
-            let database = self.database.clone()?;
-            let query = database
-                .query
-                .clone()
-                .unwrap_or_else(|| "SELECT count(*) FROM sqlite_master".to_owned());
-            let tasks: Vec<_> = (0..parallel.min(PARALLEL_MAX))
-                .map(|_| {
-                    let (path, query) = (database.path.clone(), query.clone());
-                    tokio::task::spawn_blocking(move || one_query(path, &query))
-                })
-                .collect();
-            let mut report = PoolReport {
-                queries: tasks.len() as u64,
-                ..PoolReport::default()
+            let load = QueryLoad {
+                parallel: load.parallel,
+                queries: load.queries,
+                pool_size: load.pool_size,
+                acquire_timeout: load.acquire_timeout,
+                query_timeout: load.query_timeout,
+                connect_timeout: load.connect_timeout,
             };
-            for task in tasks {
-                match task.await {
-                    Ok(Ok(took)) => report.latencies.push(took),
-                    Ok(Err((kind, message))) => {
-                        *report.errors.entry(kind.to_owned()).or_insert(0) += 1;
-                        report.sample.get_or_insert(message);
-                    }
-                    Err(e) => return Some(Err(e.to_string())),
+            let (name, report) = match &self.postgres {
+                Some(Ok(pool)) => ("postgresql", pool.clone().run(load).await),
+                Some(Err(reason)) => return Some(Err(PoolError::Unusable(reason.clone()))),
+                None => {
+                    let database = self.database.clone()?;
+                    let pool = SqlitePool::new(database.path, database.query);
+                    ("sqlite", pool.run(load).await)
                 }
+            };
+            let errors = report.errors.into_iter();
+            Some(Ok(PoolReport {
+                database: name.to_owned(),
+                connections: report.connections,
+                connections_failed: report.connections_failed,
+                queries: report.queries,
+                errors: errors.map(|(kind, n)| (kind.to_owned(), n)).collect(),
+                connects: report.connects,
+                acquires: report.acquires,
+                latencies: report.latencies,
+                sample: report.sample,
+            }))
+        })
+    }
+
+    fn metric<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<f64, MemoryError>> {
+        Box::pin(async move {
+            match &self.metrics {
+                Some(url) => metric_of(&self.prober, url, name).await,
+                None => Err(MemoryError::Unreadable(
+                    "[target.endpoints] metrics is not set".to_owned(),
+                )),
             }
-            Some(Ok(report))
         })
     }
 
@@ -118,31 +179,61 @@ impl TargetAccess for Access {
     }
 }
 
-fn one_query(path: PathBuf, query: &str) -> Result<Duration, (&'static str, String)> {
-    let begun = Instant::now();
-    let kind = |e: &rusqlite::Error| match e.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => "locked",
-        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::NotADatabase) => "open",
-        _ => "query",
+/// The PostgreSQL database that tests ask directly; the reason where its address is missing or cannot be used.
+pub fn postgres(
+    config: &Config,
+    environment: &Environment,
+) -> Option<Result<PostgresPool, String>> {
+    let section = config.target.postgres.as_ref()?;
+    let name = &section.url_env;
+    let pool = match environment.get(name) {
+        None => Err(format!(
+            "[target.postgres]: {name}, which holds the database's address, is not set"
+        )),
+        Some(url) => PostgresPool::new(&Secret::new(url), section.query.clone())
+            .map_err(|e| format!("[target.postgres]: the address in {name} cannot be used: {e}")),
     };
-    let run = || -> rusqlite::Result<()> {
-        let conn = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.busy_timeout(QUERY_BUSY)?;
-        let mut statement = conn.prepare(query)?;
-        let mut rows = statement.query([])?;
-        // Bounded: a test asks for an answer, not for a table.
-        for _ in 0..1000 {
-            if rows.next()?.is_none() {
-                break;
+    Some(pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_metric_is_the_sum_of_its_series_and_never_a_guess() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+        let page = "# TYPE heap gauge\nheap{pool=\"a\"} 1024\nheap{pool=\"b\"} 2048\nheap_max 7\nodd NaN\n";
+        let server = std::thread::spawn(move || {
+            for stream in listener.incoming().take(3) {
+                let mut stream = stream.unwrap();
+                assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+                let length = page.len();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+                );
+                stream
+                    .write_all(format!("{head}{page}").as_bytes())
+                    .unwrap();
             }
+        });
+        let prober = Prober::new();
+        let found = metric_of(&prober, &url, "heap").await;
+        assert_eq!(found, Ok(3072.0));
+        for name in ["nothing", "odd"] {
+            let error = metric_of(&prober, &url, name)
+                .await
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(name) && error.contains("no such number"),
+                "{error}"
+            );
         }
-        Ok(())
-    };
-    match run() {
-        Ok(()) => Ok(begun.elapsed()),
-        Err(e) => Err((kind(&e), e.to_string())),
+        server.join().unwrap();
+        assert!(metric_of(&prober, &url, "heap").await.is_err());
     }
 }

@@ -10,6 +10,7 @@ mod metrics;
 mod policy;
 mod series;
 mod sql;
+mod stress;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ pub use load::{ConfigError, load, load_text};
 pub use metrics::{METRICS_MAX, MetricsSection};
 pub use policy::{ApiSection, DEPENDENCIES_MAX, DependencySection};
 pub use series::SeriesSection;
+pub use stress::PostgresSection;
 
 /// How the files in the data directory are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -102,6 +104,8 @@ pub struct TargetSection {
     pub dependencies: Vec<DependencySection>,
     /// Its database.
     pub database: Option<DatabaseSpec>,
+    /// Its PostgreSQL database, for direct queries of the pool test.
+    pub postgres: Option<PostgresSection>,
     /// Files that playbooks may change.
     pub config_files: Vec<PathBuf>,
     /// Values that playbooks may tune.
@@ -405,7 +409,7 @@ impl Config {
         let subjects = evenkeel_stress::Subjects {
             health: t.endpoints.health.clone(),
             database_endpoint: t.endpoints.database.clone(),
-            database_direct: t.database.is_some(),
+            database_direct: t.database.is_some() || t.postgres.is_some(),
             api_endpoints: t.endpoints.api.clone(),
             chat: t.endpoints.chat.clone(),
             metrics: t.endpoints.metrics.clone(),
@@ -436,6 +440,7 @@ impl Config {
                 .iter()
                 .filter_map(|h| h.token_env.clone()),
         );
+        names.extend(self.target.postgres.iter().map(|p| p.url_env.clone()));
         names.extend(self.ledger.secret_names());
         names.extend(self.metrics_secrets());
         names

@@ -17,6 +17,7 @@ mod probes;
 #[cfg(target_os = "linux")]
 mod resources;
 mod scrapes;
+mod sql_pools;
 #[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]

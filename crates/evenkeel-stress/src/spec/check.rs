@@ -1,6 +1,6 @@
 //! Whether a declared test can be run as it is written.
 
-use super::{TestKind, TestSpec};
+use super::{POOL_QUERIES_MAX, POOL_SIZE_MAX, TestKind, TestSpec};
 use crate::request::RequestSpec;
 use crate::target::{BaseUrl, PlanError};
 use crate::text::bounded;
@@ -40,14 +40,17 @@ impl TestSpec {
         if let Some(base) = &self.base_url {
             BaseUrl::parse(base).map_err(plan_error)?;
         }
+        let any = BaseUrl::parse("http://localhost").map_err(plan_error)?;
         for endpoint in self.resolved_endpoints() {
-            endpoint.check().map_err(plan_error)?;
+            let prepared = endpoint.prepare(&any, self.rows.as_deref());
+            prepared.map_err(plan_error)?;
         }
         if let Some(mesh) = &self.mesh {
             for path in [&mesh.publish_path, &mesh.subscribe_path] {
                 RequestSpec::get(path).check().map_err(plan_error)?;
             }
         }
+        self.check_shape().map_err(error)?;
         let needs_endpoints = !matches!(self.kind, TestKind::Mesh | TestKind::SqlPool);
         if needs_endpoints && self.endpoints.is_empty() && self.missing.is_none() {
             let kind = self.kind.name();
@@ -57,9 +60,10 @@ impl TestSpec {
     }
 
     fn check_keys(&self) -> Result<(), String> {
-        use TestKind::{Memory, Mesh};
+        use TestKind::{Memory, Mesh, SqlPool};
         let kind = self.kind;
         let http = kind != Mesh;
+        let timed = http && kind != Memory;
         let keys = [
             ("endpoints", !self.endpoints.is_empty(), http),
             ("method", self.method.is_some(), http),
@@ -67,6 +71,34 @@ impl TestSpec {
             ("headers", !self.headers.0.is_empty(), http),
             ("expect_status", self.expect_status.is_some(), http),
             ("expect_body", self.expect_body.is_some(), http),
+            ("expect_within_ms", self.expect_within_ms.is_some(), http),
+            ("data", self.data.is_some(), http),
+            ("ca", self.ca.is_some(), http),
+            ("http2", self.http2.is_some(), http),
+            ("rate", self.rate.is_some(), timed),
+            ("arrivals", self.arrivals.is_some(), timed),
+            ("duration_s", self.duration_s.is_some(), timed),
+            ("warm_up_s", self.warm_up_s.is_some(), timed),
+            ("think_ms", self.think_ms.is_some(), http),
+            ("p99_limit_ms", self.p99_limit_ms.is_some(), timed),
+            ("queries", self.queries.is_some(), kind == SqlPool),
+            ("pool_size", self.pool_size.is_some(), kind == SqlPool),
+            (
+                "acquire_timeout_ms",
+                self.acquire_timeout_ms.is_some(),
+                kind == SqlPool,
+            ),
+            ("blocks", self.blocks.is_some(), kind == Memory),
+            (
+                "memory_metric",
+                self.memory_metric.is_some(),
+                kind == Memory,
+            ),
+            (
+                "leak_limit_mb_per_1000",
+                self.leak_limit_mb_per_1000.is_some(),
+                kind == Memory,
+            ),
             ("requests", self.requests.is_some(), http),
             ("concurrency", self.concurrency.is_some(), http),
             (
@@ -140,6 +172,42 @@ impl TestSpec {
         range("max_error_rate", self.max_error_rate(), 0.0, 1.0)?;
         if let Some(limit) = self.p95_limit_ms() {
             range("p95_limit_ms", limit, 0.001, HOUR_MS)?;
+        }
+        let optional = [
+            ("p99_limit_ms", self.p99_limit_ms, 0.001, HOUR_MS),
+            ("expect_within_ms", self.expect_within_ms, 0.001, HOUR_MS),
+            ("duration_s", self.duration_s, 0.1, 900.0),
+            ("warm_up_s", self.warm_up_s, 0.0, 300.0),
+            (
+                "queries",
+                self.queries.map(|n| n as f64),
+                1.0,
+                POOL_QUERIES_MAX as f64,
+            ),
+            (
+                "pool_size",
+                self.pool_size.map(f64::from),
+                1.0,
+                POOL_SIZE_MAX.into(),
+            ),
+            (
+                "acquire_timeout_ms",
+                self.acquire_timeout_ms.map(|n| n as f64),
+                1.0,
+                HOUR_MS,
+            ),
+            ("blocks", self.blocks.map(f64::from), 1.0, 100.0),
+            (
+                "leak_limit_mb_per_1000",
+                self.leak_limit_mb_per_1000,
+                0.001,
+                1e9,
+            ),
+        ];
+        for (key, value, min, max) in optional {
+            if let Some(value) = value {
+                range(key, value, min, max)?;
+            }
         }
         range("growth_limit_mb", self.growth_limit_mb(), 0.001, 1e9)?;
         range("ack_limit_ms", self.ack_limit_ms(), 1.0, HOUR_MS)?;

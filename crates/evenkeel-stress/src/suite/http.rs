@@ -7,16 +7,19 @@ use evenkeel_core::anomaly::format_measure;
 use evenkeel_core::measure::TestStatus;
 use serde_json::json;
 
-use super::{Figures, TestContext, plan};
+use super::{Figures, TestContext};
 use crate::engine;
 use crate::outcome::{Outcome, histogram, record, summary};
+use crate::plan::Plan;
 use crate::spec::{TestKind, TestSpec};
 use crate::target::BaseUrl;
 use crate::text::bounded;
-use crate::world::PoolReport;
+use crate::world::{PoolError, PoolLoad, PoolReport};
 
 /// How much longer than one query's limit all parallel queries together may take.
 const POOL_GRACE: Duration = Duration::from_secs(5);
+/// Longest that they may take, whatever is configured.
+const POOL_LIMIT_MAX: Duration = Duration::from_secs(86_400);
 
 /// http-load, mix and latency.
 pub(super) async fn load(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Figures {
@@ -40,12 +43,29 @@ pub(super) async fn sql_pool(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) 
             Err(figures) => return *figures,
         }
     };
-    let parallel = spec.concurrency();
-    let limit = Duration::from_millis(spec.request_timeout_ms()) + POOL_GRACE;
-    let direct = match tokio::time::timeout(limit, ctx.access.pooled_queries(parallel)).await {
+    let load = spec.pool_load();
+    let limit = pool_limit(&load);
+    let direct = match tokio::time::timeout(limit, ctx.access.pooled_queries(load)).await {
         Ok(None) => None,
         Ok(Some(Ok(report))) => Some(report),
-        Ok(Some(Err(reason))) => Some(one_error("open", reason)),
+        Ok(Some(Err(PoolError::Broken(reason)))) => Some(one_error("open", reason)),
+        Ok(Some(Err(PoolError::Unusable(reason)))) => {
+            let reason = format!(
+                "the direct queries cannot be made: {}",
+                bounded(&reason, 300)
+            );
+            let judged = over_http.map(|figures| decide(spec, figures, server_errors));
+            return match judged {
+                // What failed has failed; half a test is no pass.
+                Some(figures) if figures.status == TestStatus::Failed => figures,
+                Some(mut figures) => {
+                    figures.status = TestStatus::Skipped;
+                    figures.issue = Some(reason);
+                    figures
+                }
+                None => Figures::skipped(spec, reason),
+            };
+        }
         Err(_) => Some(one_error(
             "timeout",
             format!("the direct queries took more than {} ms", limit.as_millis()),
@@ -66,37 +86,61 @@ pub(super) async fn sql_pool(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) 
     decide(spec, all, server_errors)
 }
 
+/// How long all direct queries together may take when each takes as long as it may: opening, and then as many rounds
+/// as the pool needs for them. Bounded by a day.
+fn pool_limit(load: &PoolLoad) -> Duration {
+    let at_once = load.pool_size.min(load.parallel).max(1);
+    let rounds = u32::try_from(load.queries.div_ceil(at_once.into())).unwrap_or(u32::MAX);
+    let queries = (load.query_timeout + load.acquire_timeout).saturating_mul(rounds);
+    let all = load.connect_timeout.saturating_add(queries);
+    all.saturating_add(POOL_GRACE).min(POOL_LIMIT_MAX)
+}
+
 fn one_error(kind: &str, reason: String) -> PoolReport {
     PoolReport {
         queries: 1,
         errors: BTreeMap::from([(kind.to_owned(), 1)]),
-        latencies: Vec::new(),
         sample: Some(reason),
+        ..PoolReport::default()
     }
 }
 
-/// Adds direct queries to what went over HTTP; their errors are counted as `db_<kind>`.
+/// Adds direct queries to what went over HTTP; their errors are counted as `db_<kind>`, and a connection that did not
+/// open as a query that was not answered.
 ///
 /// Latencies of the two are of different things: those of the answers are kept where there are
 /// any, and the direct ones stand in the context.
 fn add_direct(figures: &mut Figures, direct: &PoolReport) {
-    let mut histogram = histogram();
-    for latency in &direct.latencies {
-        record(&mut histogram, *latency);
-    }
-    let latency = summary(&histogram);
+    let of = |times: &[Duration]| {
+        let mut all = histogram();
+        for time in times {
+            record(&mut all, *time);
+        }
+        summary(&all)
+    };
+    let latency = of(&direct.latencies);
     if figures.requests == 0 {
         figures.latency_ms = latency;
     }
-    figures.requests += direct.queries;
+    figures.requests += direct.queries + direct.connections_failed;
     for (kind, count) in &direct.errors {
         *figures.errors.entry(format!("db_{kind}")).or_default() += count;
     }
+    let timeouts: u64 = (direct.errors.iter())
+        .filter(|(kind, _)| kind.ends_with("timeout"))
+        .map(|(_, count)| count)
+        .sum();
     figures.note(
         "direct",
         json!({
+            "database": direct.database,
+            "connections": direct.connections,
             "queries": direct.queries,
             "errors": direct.errors,
+            "timeouts": timeouts,
+            "connect_ms": of(&direct.connects),
+            "acquire_ms": of(&direct.acquires),
+            "query_ms": latency,
             "latency_ms": latency,
             "error_sample": direct.sample.as_ref().map(|s| bounded(s, 300)),
         }),
@@ -109,22 +153,37 @@ pub(super) async fn make(
     ctx: &TestContext,
     base: BaseUrl,
 ) -> Result<Outcome, Box<Figures>> {
-    let plan = plan(base, spec, spec.requests(), spec.concurrency());
-    let outcome = engine::run(&plan, &ctx.cancel)
+    make_as(&spec.plan(base), spec, ctx).await
+}
+
+/// As [`make`], with a plan that is already there.
+pub(super) async fn make_as(
+    plan: &Plan,
+    spec: &TestSpec,
+    ctx: &TestContext,
+) -> Result<Outcome, Box<Figures>> {
+    let outcome = engine::run(plan, &ctx.cancel)
         .await
         .map_err(|e| Box::new(Figures::from_engine_error(spec, &e)))?;
-    let nothing_said = if outcome.cancelled {
-        Some(super::CANCELLED.to_owned())
-    } else {
-        outcome.local_error.as_ref().map(|reason| {
-            format!("inconclusive: this host ran out of sockets ({reason}); raise its limits")
-        })
-    };
-    match nothing_said {
+    match nothing_said(&outcome) {
         None => Ok(outcome),
         Some(reason) => Err(Box::new(
             Figures::skipped(spec, reason).with_outcome(spec, &outcome),
         )),
+    }
+}
+
+/// Why a run says nothing about the target: it then is no pass and no failure.
+fn nothing_said(outcome: &Outcome) -> Option<String> {
+    if outcome.cancelled {
+        Some(super::CANCELLED.to_owned())
+    } else if let Some(reason) = &outcome.local_error {
+        Some(format!(
+            "inconclusive: this host ran out of sockets ({reason}); raise its limits"
+        ))
+    } else {
+        let invalid = outcome.invalid.as_ref();
+        invalid.map(|reason| format!("inconclusive: {reason}"))
     }
 }
 
@@ -136,8 +195,7 @@ fn figures(spec: &TestSpec, outcome: &Outcome) -> Figures {
 pub(super) fn decide(spec: &TestSpec, mut f: Figures, server_errors: u64) -> Figures {
     let failed: u64 = f.errors.values().sum();
     let rate = failed as f64 / f.requests.max(1) as f64;
-    let p95 = f.latency_ms.p95;
-    let (max_rate, p95_limit) = (spec.max_error_rate(), spec.p95_limit_ms());
+    let max_rate = spec.max_error_rate();
     let by_rate = |mut f: Figures, limit: f64, issue: String| {
         (f.value, f.limit, f.unit) = (rate, limit, "ratio");
         f.status = TestStatus::Failed;
@@ -163,21 +221,34 @@ pub(super) fn decide(spec: &TestSpec, mut f: Figures, server_errors: u64) -> Fig
         );
         return by_rate(f, 0.0, issue);
     }
-    if let Some(limit) = p95_limit
-        && (p95 > limit || spec.kind == TestKind::Latency)
+    let (p95, p99) = (f.latency_ms.p95, f.latency_ms.p99);
+    if too_slow(&mut f, "p95", p95, spec.p95_limit_ms())
+        || too_slow(&mut f, "p99", p99, spec.p99_limit_ms)
+    {
+        return f;
+    }
+    if let Some(limit) = spec.p95_limit_ms()
+        && spec.kind == TestKind::Latency
     {
         (f.value, f.limit, f.unit) = (p95, limit, "ms");
-        if p95 > limit {
-            f.status = TestStatus::Failed;
-            f.issue = Some(format!(
-                "p95 latency of {} requests was {p95:.0} ms, limit {limit:.0} ms",
-                f.requests
-            ));
-        }
         return f;
     }
     f.value = rate;
     f
+}
+
+/// Whether a percentile is above its limit; the figures then say so.
+fn too_slow(f: &mut Figures, name: &str, value: f64, limit: Option<f64>) -> bool {
+    let Some(limit) = limit.filter(|limit| value > *limit) else {
+        return false;
+    };
+    (f.value, f.limit, f.unit) = (value, limit, "ms");
+    f.status = TestStatus::Failed;
+    f.issue = Some(format!(
+        "{name} latency of {} requests was {value:.0} ms, limit {limit:.0} ms",
+        f.requests
+    ));
+    true
 }
 
 /// `8 of 40 requests failed (status_429: 8), limit 5%`
@@ -209,4 +280,30 @@ fn kinds(errors: &BTreeMap<String, u64>) -> String {
         .map(|(kind, count)| format!("{kind}: {count}"))
         .collect();
     format!("{}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::Cancel;
+    use crate::request::RequestSpec;
+
+    #[tokio::test]
+    async fn a_generator_that_was_the_bottleneck_says_nothing_about_the_target() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let base = BaseUrl::parse(&url).unwrap();
+        let plan = Plan::closed(base, vec![RequestSpec::get("/")], 1, 1);
+        let mut outcome = engine::run(&plan, &Cancel::new()).await.unwrap();
+        assert_eq!(nothing_said(&outcome), None);
+        outcome.invalid = Some("the generator was the bottleneck".to_owned());
+        let said = nothing_said(&outcome);
+        assert_eq!(
+            said.as_deref(),
+            Some("inconclusive: the generator was the bottleneck")
+        );
+        outcome.local_error = Some("no ports".to_owned());
+        assert!(nothing_said(&outcome).unwrap().contains("raise its limits"));
+    }
 }

@@ -1,4 +1,4 @@
-//! The kind that is decided by the target's memory before and after a load.
+//! The kind that is decided by the target's memory before and after a load, and by its course between them.
 
 use std::time::Duration;
 
@@ -6,9 +6,11 @@ use evenkeel_core::AnomalyType;
 use evenkeel_core::measure::TestStatus;
 use serde_json::json;
 
-use super::http::{failure_text, make};
-use super::{Figures, TestContext, plan};
+use super::http::{failure_text, make_as};
+use super::leak::{self, Leak, Verdict};
+use super::{Figures, TestContext};
 use crate::engine;
+use crate::outcome::Outcome;
 use crate::spec::TestSpec;
 use crate::target::BaseUrl;
 use crate::text::bounded;
@@ -19,10 +21,10 @@ const READING_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes in what people call a MB of memory.
 const MB: f64 = 1_048_576.0;
 
-/// Warm-up, reading, load, reading.
+/// Warm-up, reading, then the load in blocks with a reading after each.
 ///
 /// The warm-up takes what a first request allocates once (pools, caches, lazily loaded code) out of
-/// the difference.
+/// the difference; the blocks tell what grows with each request from what takes longer to fill.
 pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Figures {
     // Read once before any load: a target without known processes is not worth a request.
     match read(ctx).await {
@@ -33,7 +35,7 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
         Err(error) => return inconclusive(spec, &format!("the target's memory: {error}")),
     }
     if spec.warmup_requests() > 0 {
-        let warmup = plan(base.clone(), spec, spec.warmup_requests(), 1);
+        let warmup = spec.counted_plan(base.clone(), spec.warmup_requests(), 1);
         // A target that does not answer shows in the measured requests.
         if let Err(error) = engine::run(&warmup, &ctx.cancel).await {
             return Figures::from_engine_error(spec, &error);
@@ -43,21 +45,39 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
         Ok(reading) => reading,
         Err(error) => return inconclusive(spec, &format!("memory before the load: {error}")),
     };
-    let outcome = match make(spec, ctx, base).await {
-        Ok(outcome) => outcome,
-        Err(figures) => return *figures,
+    let mut load = Load::default();
+    let mut readings = match course(spec, ctx, &before).await {
+        Ok(now) => vec![(0, now)],
+        Err(error) => return inconclusive(spec, &format!("memory before the load: {error}")),
     };
-    let after = read(ctx).await.and_then(|r| part(spec, r));
-    let mut f = Figures::new(spec, TestStatus::Passed, None).with_outcome(spec, &outcome);
+    let mut after = Ok(before.clone());
+    for requests in shares(spec.requests(), spec.blocks()) {
+        let plan = spec.counted_plan(base.clone(), requests, spec.concurrency());
+        match make_as(&plan, spec, ctx).await {
+            Ok(outcome) => load.add(&outcome),
+            Err(figures) => return *figures,
+        }
+        after = read(ctx).await.and_then(|r| part(spec, r));
+        let reading = match &after {
+            Ok(reading) if replaced(&before, reading).is_none() && !load.gave_up => reading,
+            // What comes now is of another process, or of one that hangs.
+            _ => break,
+        };
+        match course(spec, ctx, reading).await {
+            Ok(now) => readings.push((load.requests, now)),
+            Err(error) => {
+                after = Err(error);
+                break;
+            }
+        }
+    }
+    let mut f = load.figures(spec);
     f.note("memory_before_bytes", json!(before.total_bytes));
-    if outcome.error_rate() > spec.max_error_rate() {
-        let text = failure_text(
-            outcome.error_count(),
-            outcome.requests,
-            &outcome.errors,
-            spec.max_error_rate(),
-        );
-        (f.value, f.limit, f.unit) = (outcome.error_rate(), spec.max_error_rate(), "ratio");
+    let failed: u64 = f.errors.values().sum();
+    let rate = failed as f64 / f.requests.max(1) as f64;
+    if rate > spec.max_error_rate() {
+        let text = failure_text(failed, f.requests, &f.errors, spec.max_error_rate());
+        (f.value, f.limit, f.unit) = (rate, spec.max_error_rate(), "ratio");
         // Nothing is known about its memory; that requests fail is.
         let mut f = conclude_not(f, &text);
         f.found = Some(AnomalyType::known(AnomalyType::ERROR_RATE_SPIKE));
@@ -81,19 +101,110 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
         })
         .collect();
     f.note("growth_mb_by_service", per_service.into());
+    let leak = leak::judge(&readings);
+    f.note("leak", told(spec, &leak, &readings));
     f.value = growth;
     if growth > f.limit {
         f.status = TestStatus::Failed;
         f.issue = Some(format!(
             "memory grew by {growth:.1} MB over {} requests ({:.1} MB before, {:.1} MB after), \
              limit {} MB",
-            outcome.requests,
+            f.requests,
             mb(before.total_bytes),
             mb(after.total_bytes),
             f.limit
         ));
+        return f;
+    }
+    hold_against_leak_limit(spec, f, &leak)
+}
+
+/// A leak above the declared limit fails the test: what is left of the growth after the warm-up counts.
+fn hold_against_leak_limit(spec: &TestSpec, mut f: Figures, leak: &Leak) -> Figures {
+    let Some((limit, later)) = spec.leak_limit_mb_per_1000.zip(leak.later) else {
+        return f;
+    };
+    if leak.verdict == Verdict::Leak && later.slope > limit {
+        (f.value, f.limit, f.unit) = (later.slope, limit, "MB");
+        f.status = TestStatus::Failed;
+        f.issue = Some(format!(
+            "memory leaks {:.2} MB for 1,000 requests (90 % sure of {:.2} to {:.2} MB), limit {limit} MB",
+            later.slope, later.low, later.high
+        ));
     }
     f
+}
+
+fn told(spec: &TestSpec, leak: &Leak, readings: &[(u64, f64)]) -> serde_json::Value {
+    let slope = |s: Option<evenkeel_detect::SlopeInterval>| {
+        json!({
+            "mb_per_1000_requests": s.map(|s| s.slope),
+            "low": s.map(|s| s.low),
+            "high": s.map(|s| s.high),
+        })
+    };
+    let mut all = slope(leak.all);
+    all["later_half"] = slope(leak.later);
+    all["verdict"] = json!(leak.verdict);
+    if let Some(metric) = &spec.memory_metric {
+        all["metric"] = json!(metric);
+    }
+    let blocks = readings.iter();
+    all["blocks"] = blocks
+        .map(|(requests, mb)| json!({"requests": requests, "memory_mb": mb}))
+        .collect();
+    all
+}
+
+/// The requests of each block: as even as they can be, and together all of them.
+fn shares(requests: u64, blocks: u32) -> impl Iterator<Item = u64> {
+    let blocks = u64::from(blocks.max(1)).min(requests.max(1));
+    (0..blocks).map(move |i| requests / blocks + u64::from(i < requests % blocks))
+}
+
+/// All blocks together.
+#[derive(Default)]
+struct Load {
+    requests: u64,
+    gave_up: bool,
+    all: Option<Outcome>,
+    answered: u64,
+    elapsed: Duration,
+}
+
+impl Load {
+    fn add(&mut self, outcome: &Outcome) {
+        self.requests += outcome.requests;
+        self.answered += outcome.answered;
+        self.elapsed += outcome.elapsed;
+        self.gave_up |= outcome.gave_up;
+        let Some(all) = &mut self.all else {
+            self.all = Some(outcome.clone());
+            return;
+        };
+        all.requests += outcome.requests;
+        all.gave_up |= outcome.gave_up;
+        for (kind, count) in &outcome.errors {
+            *all.errors.entry(kind.clone()).or_default() += count;
+        }
+        for (code, count) in &outcome.error_codes {
+            *all.error_codes.entry(code.clone()).or_default() += count;
+        }
+        if all.error_samples.is_empty() {
+            all.error_samples.clone_from(&outcome.error_samples);
+        }
+        // It fails only where memory is out: both grow with what is in them.
+        let _ = all.latency.add(&outcome.latency);
+        all.throughput_rps = self.answered as f64 / self.elapsed.as_secs_f64().max(1e-9);
+    }
+
+    fn figures(&self, spec: &TestSpec) -> Figures {
+        let f = Figures::new(spec, TestStatus::Passed, None);
+        match &self.all {
+            Some(all) => f.with_outcome(spec, all),
+            None => f,
+        }
+    }
 }
 
 async fn read(ctx: &TestContext) -> Result<MemoryReading, MemoryError> {
@@ -108,6 +219,24 @@ async fn read(ctx: &TestContext) -> Result<MemoryReading, MemoryError> {
         return Err(MemoryError::NoProcess);
     }
     Ok(reading)
+}
+
+/// What the course of the memory is made of, in MB: the metric that is named, else the resident memory.
+async fn course(
+    spec: &TestSpec,
+    ctx: &TestContext,
+    reading: &MemoryReading,
+) -> Result<f64, MemoryError> {
+    let Some(name) = &spec.memory_metric else {
+        return Ok(mb(reading.total_bytes));
+    };
+    let bytes = tokio::time::timeout(READING_LIMIT, ctx.access.metric(name))
+        .await
+        .unwrap_or_else(|_| {
+            let reason = format!("reading the metric `{name}` took too long");
+            Err(MemoryError::Unreadable(reason))
+        })?;
+    Ok(bytes / MB)
 }
 
 /// The part of a reading that the test is about.

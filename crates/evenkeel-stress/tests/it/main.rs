@@ -6,6 +6,7 @@
 )]
 
 mod counts;
+mod declared;
 mod engine;
 mod hostile;
 mod memory;

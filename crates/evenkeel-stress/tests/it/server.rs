@@ -13,8 +13,8 @@ use axum::routing::get;
 use evenkeel_core::time::Timestamp;
 use evenkeel_stress::world::BoxFuture;
 use evenkeel_stress::{
-    BaseUrl, Cancel, MemoryError, MemoryReading, MeshState, PoolReport, ServiceMemory,
-    TargetAccess, TestContext,
+    BaseUrl, Cancel, MemoryError, MemoryReading, MeshState, PoolError, PoolLoad, PoolReport,
+    ServiceMemory, TargetAccess, TestContext,
 };
 use futures_util::stream::{self, Stream};
 use serde_json::Value;
@@ -143,8 +143,10 @@ type Reading = Result<MemoryReading, MemoryError>;
 #[derive(Default)]
 pub(crate) struct FakeAccess {
     pub(crate) readings: Mutex<VecDeque<Reading>>,
-    pub(crate) pool: Option<Result<PoolReport, String>>,
+    pub(crate) pool: Option<Result<PoolReport, PoolError>>,
     pub(crate) mesh: Option<MeshState>,
+    /// Values of the metric `heap_bytes`, handed out in turn.
+    pub(crate) heap: Mutex<VecDeque<f64>>,
 }
 
 impl FakeAccess {
@@ -167,9 +169,18 @@ impl TargetAccess for FakeAccess {
         Box::pin(async move { reading.unwrap_or(Err(MemoryError::NoProcess)) })
     }
 
-    fn pooled_queries(&self, _parallel: u32) -> BoxFuture<'_, Option<Result<PoolReport, String>>> {
+    fn pooled_queries(
+        &self,
+        _load: PoolLoad,
+    ) -> BoxFuture<'_, Option<Result<PoolReport, PoolError>>> {
         let pool = self.pool.clone();
         Box::pin(async move { pool })
+    }
+
+    fn metric<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<f64, MemoryError>> {
+        let next = self.heap.lock().unwrap().pop_front();
+        let known = next.filter(|_| name == "heap_bytes");
+        Box::pin(async move { known.ok_or(MemoryError::Unreadable("no such metric".to_owned())) })
     }
 
     fn mesh(&self) -> Option<MeshState> {

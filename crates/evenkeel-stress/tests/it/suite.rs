@@ -11,8 +11,8 @@ use axum::routing::{get, post};
 use evenkeel_core::measure::{SuiteResult, TestStatus};
 use evenkeel_stress::mesh::ResponderOptions;
 use evenkeel_stress::{
-    MeshClient, MeshSpec, PoolReport, Progress, RequestSpec, Responder, Subjects, TestContext,
-    TestKind, TestSpec, eight_tests, run_suite, run_test,
+    MeshClient, MeshSpec, PoolError, PoolReport, Progress, RequestSpec, Responder, Subjects,
+    TestContext, TestKind, TestSpec, eight_tests, run_suite, run_test,
 };
 use serde_json::json;
 
@@ -305,7 +305,7 @@ async fn direct_queries_count_beside_the_endpoint() {
         queries: 20,
         errors: errors.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect(),
         latencies: vec![Duration::from_millis(3); 20],
-        sample: None,
+        ..PoolReport::default()
     };
     let spec = spec("Database Connection Pool");
     for (pool, requests, issue) in [
@@ -316,7 +316,7 @@ async fn direct_queries_count_beside_the_endpoint() {
             Some("3 of 40 requests failed (db_locked: 3), none may fail"),
         ),
         (
-            Some(Err("cannot open".to_owned())),
+            Some(Err(PoolError::Broken("cannot open".to_owned()))),
             21,
             Some("1 of 21 requests failed (db_open: 1), none may fail"),
         ),

@@ -202,7 +202,12 @@ pub(super) fn stress(global: &Global, wanted: &[String]) -> Result<Exit, Failure
         let mesh = config.target.mesh.as_ref().and(None);
         let context = TestContext {
             base_url: config.resolved.base_url.clone().unwrap_or_default(),
-            access: Access::new(supervisor, config.resolved.database.clone(), mesh),
+            access: Access::new(
+                supervisor,
+                &config,
+                crate::access::postgres(&config, &environment),
+                mesh,
+            ),
             cancel,
             now: Arc::new(clock::now),
         };

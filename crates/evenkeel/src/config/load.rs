@@ -110,6 +110,7 @@ pub fn load_text(
     config.resolved = resolved;
     config
         .resolve_sql()
+        .and_then(|()| config.resolve_tests())
         .map_err(|(path, message)| ConfigError {
             place: at(locate(text, &path)),
             message: format!("{}: {message}", path.join(".")),

@@ -20,6 +20,7 @@ use evenkeel_edge::process::{Options as SuperviseOptions, Supervisor};
 use evenkeel_edge::snapshot::{
     DatabaseRestore, Fence, PruneRules, RestoreRequest, SnapshotLimits, Snapshots,
 };
+use evenkeel_edge::sql_pool::PostgresPool;
 use evenkeel_stress::{BaseUrl, Cancel, MeshClient, Responder, TestContext, TestSpec, run_test};
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
@@ -76,6 +77,7 @@ pub struct World {
     /// Signs of life.
     pub(crate) pulse: Pulse,
     mesh: Arc<Mesh>,
+    postgres: Option<Result<PostgresPool, String>>,
     pub(super) notices: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     unused_advisors: Vec<String>,
 }
@@ -140,6 +142,7 @@ impl World {
         let (advisors, unused_advisors) = advisors(config, environment, &redactor)?;
         Ok(Self {
             tests: config.tests(),
+            postgres: crate::access::postgres(config, environment),
             watchdog: Detector::new(
                 Watchdog::new(config.detectors(), config.watchdog.thresholds.into(), None)
                     .with_follow(config.watchdog.series.clone().into()),
@@ -317,7 +320,8 @@ impl World {
             base_url: self.config.resolved.base_url.clone().unwrap_or_default(),
             access: Access::new(
                 self.supervisor.clone(),
-                self.config.resolved.database.clone(),
+                &self.config,
+                self.postgres.clone(),
                 self.mesh.connected(),
             ),
             cancel: Cancel::new(),

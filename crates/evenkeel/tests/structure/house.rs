@@ -26,7 +26,7 @@ const STANDS_ON: [(&str, &[&str]); 9] = [
     ),
     ("evenkeel-ledger", &[]),
     ("evenkeel-sim", &["evenkeel-core", "evenkeel-detect"]),
-    ("evenkeel-stress", &["evenkeel-core"]),
+    ("evenkeel-stress", &["evenkeel-core", "evenkeel-detect"]),
     (
         "evenkeel-torture",
         &["evenkeel-core", "evenkeel-edge", "evenkeel-ledger"],

@@ -15,7 +15,7 @@ const PAGE: &str = "docs/src/configuration.md";
 const LEAST: &str = "[target]\nbase_url = \"http://127.0.0.1:8000\"\n";
 
 /// Heading in the reference, and the text before a key of that table; `{}` is where the key goes.
-const TABLES: [(&str, &str); 36] = [
+const TABLES: [(&str, &str); 37] = [
     ("## Top level", "{}\n[target]\nbase_url = 'http://h'"),
     ("## `[target]`", "[target]\n{}"),
     (
@@ -41,6 +41,10 @@ const TABLES: [(&str, &str); 36] = [
     (
         "## `[target.database]`",
         "[target.database]\npath = 'x'\n{}",
+    ),
+    (
+        "## `[target.postgres]`",
+        "[target.postgres]\nurl_env = 'X'\n{}",
     ),
     (
         "## `[target.tunables]`",
