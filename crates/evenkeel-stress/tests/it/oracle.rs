@@ -14,9 +14,9 @@
 //! C is measured beforehand, by a closed loop over as many connections. Where C is far above R, f is P/D.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,9 @@ fn server() {
 struct Stoppable {
     child: Child,
     base: BaseUrl,
+    /// Held open: the test runner in there says after a minute that its test takes long, and would end if nobody could
+    /// hear it.
+    _said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Drop for Stoppable {
@@ -86,13 +89,18 @@ impl Stoppable {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let address = BufReader::new(child.stdout.take().unwrap())
-            .lines()
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = said
+            .by_ref()
             .map_while(Result::ok)
             .find_map(|line| line.strip_prefix("serving ").map(str::to_owned))
             .expect("the server says where it listens");
         let base = BaseUrl::parse(&format!("http://{address}")).unwrap();
-        Self { child, base }
+        Self {
+            child,
+            base,
+            _said: said,
+        }
     }
 
     fn signal(&self, signal: Signal) {
