@@ -300,7 +300,7 @@ async fn a_good_answer_that_comes_too_late_has_failed() {
     let count = AtomicU64::new(0);
     let count = Arc::new(count);
     let handler = async move || {
-        if count.fetch_add(1, Ordering::Relaxed) % 3 == 0 {
+        if count.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
             tokio::time::sleep(Duration::from_millis(400)).await;
         }
     };
@@ -460,7 +460,7 @@ async fn cancelling_an_open_loop_loses_no_request() {
         );
         let planned = outcome.planned.unwrap();
         assert!(
-            (200..=most as u64 + 1).contains(&planned),
+            planned >= 200 && planned as f64 <= most + 1.0,
             "{planned} of at most {most}"
         );
         // Each that reached the server was answered, or was under way.

@@ -275,12 +275,12 @@ async fn without_keep_alive_each_request_agrees_anew() {
         (12, 12, 12)
     );
 
-    let plain = Listening::start(http1).await;
-    let mut plan = plain.plan("http", 12, 3);
+    let unsecured = Listening::start(http1).await;
+    let mut plan = unsecured.plan("http", 12, 3);
     plan.transport.keep_alive = false;
     let outcome = measure(&plan).await;
     assert_eq!((kinds(&outcome), outcome.answered), (BTreeMap::new(), 12));
-    assert_eq!((plain.requests(), plain.connections()), (12, 12));
+    assert_eq!((unsecured.requests(), unsecured.connections()), (12, 12));
 }
 
 #[tokio::test]
@@ -290,23 +290,23 @@ async fn who_does_not_speak_tls_is_told_apart() {
         let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.6\r\n").await;
         let _ = stream.read(&mut [0; 1024]).await;
     });
-    let plain = Listening::start(|mut stream, _| async move {
+    let unsecured = Listening::start(|mut stream, _| async move {
         let _ = stream.read(&mut [0; 1024]).await;
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
         let _ = stream.read(&mut [0; 1024]).await;
     });
     let gone = Listening::start(|mut stream, _| async move {
-        let _ = stream.read(&mut [0; 65_536]).await;
+        let _ = stream.read(&mut [0; 4096]).await;
     });
     let silent = Listening::start(|stream, _| async move {
         let _held = stream;
         std::future::pending::<()>().await;
     });
-    let (talker, plain, gone) = (talker.await, plain.await, gone.await);
+    let (talker, unsecured, gone) = (talker.await, unsecured.await, gone.await);
     let silent = silent.await;
     for (server, kind) in [
         (&talker, "tls"),
-        (&plain, "tls"),
+        (&unsecured, "tls"),
         (&gone, "tls"),
         (&silent, "connect_timeout"),
     ] {
@@ -405,7 +405,7 @@ async fn http2_has_many_streams_over_few_connections() {
             http2(acceptor.accept(stream).await.unwrap(), count, 100, |_| {
                 Reply::Good(2)
             })
-            .await
+            .await;
         }
     })
     .await;
@@ -516,15 +516,15 @@ async fn a_stream_that_is_not_answered_times_out_alone() {
 #[tokio::test]
 async fn who_does_not_speak_http2_is_told_apart() {
     // Without TLS it answers the preface as an HTTP/1.1 server does.
-    let plain = Listening::start(|mut stream, _| async move {
-        let _ = stream.read(&mut [0; 65_536]).await;
+    let unsecured = Listening::start(|mut stream, _| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
         let _ = stream
             .write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
             .await;
-        while stream.read(&mut [0; 65_536]).await.is_ok_and(|n| n > 0) {}
+        while stream.read(&mut [0; 4096]).await.is_ok_and(|n| n > 0) {}
     })
     .await;
-    let outcome = measure(&over_http2(plain.plan("http", 6, 2), 1)).await;
+    let outcome = measure(&over_http2(unsecured.plan("http", 6, 2), 1)).await;
     assert_eq!(
         kinds(&outcome),
         BTreeMap::from([("protocol", 6)]),
