@@ -95,28 +95,39 @@ pub fn shift(old: &[f64], new: &[f64], confidence: f64, inflation: f64) -> Optio
     })
 }
 
-/// By how much the variance of the mean of `values`, in the order in which they were measured, is larger than that of
-/// independent ones, at least 1: `(1 + r) / (1 - r)` of a first-order autoregression, with the correlation `r` of
-/// neighbours. A short series shows too small a correlation, by `(1 + 4r) / n` (Marriott & Pope 1954), which is put right.
-pub fn inflation(values: &[f64]) -> f64 {
-    let values: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    let n = values.len() as f64;
-    if values.len() < SAMPLE_MIN {
+/// By how much the variance of the means of `runs`, each in the order in which it was measured, is larger than that of
+/// independent values, at least 1: `(1 + r) / (1 - r)` of a first-order autoregression, with the correlation `r` of
+/// neighbours, which is taken to be the same in all runs. A short series shows too small a correlation, by `(1 + 4r) / n`
+/// (Marriott & Pope 1954), which is put right. Runs below [`SAMPLE_MIN`] values say nothing about it.
+pub fn inflation(runs: &[&[f64]]) -> f64 {
+    let (mut neighbours, mut total, mut counted) = (0.0, 0.0, 0.0);
+    for run in runs {
+        let values: Vec<f64> = run.iter().copied().filter(|v| v.is_finite()).collect();
+        if values.len() < SAMPLE_MIN {
+            continue;
+        }
+        let n = values.len() as f64;
+        // Of ranks, as the test is: one outlier neither makes nor hides a correlation. Over their variance, so that a
+        // longer run does not weigh more than its values.
+        let ranks = ranks(&values);
+        let mean = (n + 1.0) / 2.0;
+        let squares: f64 = ranks.iter().map(|r| (r - mean).powi(2)).sum();
+        if squares <= 0.0 {
+            continue;
+        }
+        let products: f64 = ranks
+            .windows(2)
+            .filter_map(|w| Some((w.first()? - mean) * (w.last()? - mean)))
+            .sum();
+        neighbours += products / squares * n;
+        total += n;
+        counted += 1.0;
+    }
+    if counted < 1.0 {
         return 1.0;
     }
-    // Of ranks, as the test is: one outlier neither makes nor hides a correlation.
-    let ranks = ranks(&values);
-    let mean = (n + 1.0) / 2.0;
-    let total: f64 = ranks.iter().map(|r| (r - mean).powi(2)).sum();
-    if total <= 0.0 {
-        return 1.0;
-    }
-    let neighbours: f64 = ranks
-        .windows(2)
-        .filter_map(|w| Some((w.first()? - mean) * (w.last()? - mean)))
-        .sum();
     let r = neighbours / total;
-    let r = r + (1.0 + 4.0 * r) / n;
+    let r = r + (1.0 + 4.0 * r) * counted / total;
     if r <= 0.0 {
         return 1.0;
     }
