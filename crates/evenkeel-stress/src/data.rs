@@ -80,7 +80,7 @@ impl Rows {
     }
 
     /// All rows.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &[String]> {
+    pub fn iter(&self) -> impl Iterator<Item = &[String]> {
         self.rows.iter().map(Vec::as_slice)
     }
 

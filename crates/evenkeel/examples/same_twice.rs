@@ -110,7 +110,7 @@ async fn measure(
             request_timeout_ms: 10_000,
             seed: plan.seed,
         };
-        let report = Report::new(asked, Timestamp::from_millis(0), &outcome, Vec::new());
+        let report = Report::new(asked, Timestamp::from_millis(0), &outcome);
         println!(
             "{:.0} /s, p99 {:.3} ms",
             report.throughput_rps, report.latency_ms.p99

@@ -11,6 +11,7 @@ mod forecast;
 mod heal;
 mod history;
 mod ledger;
+mod load;
 mod logs;
 mod order;
 mod playbook;
@@ -103,6 +104,8 @@ pub enum Command {
         #[arg(long = "test", value_name = "NAME")]
         tests: Vec<String>,
     },
+    /// Make load on an address and measure what comes of it; needs no configuration
+    Load(Box<crate::load::args::LoadArgs>),
     /// What healthy looks like
     #[command(subcommand)]
     Baseline(BaselineCommand),
@@ -400,6 +403,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Demo(args) => crate::demo::run(&global, &args),
         Command::Run { once } => run::run(&global, once),
         Command::Stress { tests } => run::stress(&global, &tests),
+        Command::Load(args) => load::load(&global, &args),
         Command::Baseline(BaselineCommand::Show) => status::baseline(&global),
         Command::Baseline(BaselineCommand::Relearn { series, why }) => {
             order::order(&global, Order::Relearn { series, why })

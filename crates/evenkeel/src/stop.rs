@@ -70,10 +70,15 @@ const LAST_RESORT: Duration = Duration::from_millis(9_500);
 /// Asks for a stop at the first SIGINT or SIGTERM, and ends the process at the second one, or when the stop takes
 /// longer than 9.5 seconds: the next start goes on from the ledger.
 pub fn on_signals(stopper: Stopper) {
+    at_signals("finishing the step under way", move || stopper.stop());
+}
+
+/// As [`on_signals`], for whatever else can be stopped; `doing` says what happens then.
+pub(crate) fn at_signals(doing: &'static str, stop: impl FnOnce() + Send + 'static) {
     tokio::spawn(async move {
         let Some(name) = signal().await else { return };
-        eprintln!("{name}: finishing the step under way; once more ends at once");
-        stopper.stop();
+        eprintln!("{name}: {doing}; once more ends at once");
+        stop();
         tokio::select! {
             _ = signal() => {}
             () = tokio::time::sleep(LAST_RESORT) => {}

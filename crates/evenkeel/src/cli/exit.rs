@@ -9,6 +9,10 @@ pub enum Exit {
     Healthy,
     /// Anomalies are left unhealed.
     Unhealed,
+    /// A threshold of `load` was missed.
+    Missed,
+    /// No request of `load` was answered, or its figures say nothing about the target.
+    Unreached,
     /// The ledger does not verify.
     LedgerDamaged,
     /// Ended by a signal, in good order.
@@ -20,7 +24,8 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Healthy | Self::Interrupted => 0,
-            Self::Unhealed => 1,
+            Self::Unhealed | Self::Missed => 1,
+            Self::Unreached => 3,
             Self::LedgerDamaged => 4,
         }
     }

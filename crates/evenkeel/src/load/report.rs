@@ -269,13 +269,8 @@ pub struct Verdict {
 }
 
 impl Report {
-    /// The document of a run that ended.
-    pub fn new(
-        asked: Asked,
-        started_at: Timestamp,
-        outcome: &Outcome,
-        thresholds: Vec<Verdict>,
-    ) -> Self {
+    /// The document of a run that ended, without thresholds.
+    pub fn new(asked: Asked, started_at: Timestamp, outcome: &Outcome) -> Self {
         let open = matches!(asked.load, Pacing::Open { .. });
         let mut report = Self {
             version: VERSION,
@@ -316,10 +311,16 @@ impl Report {
             too_many_errors: outcome.too_many_errors,
             busiest_thread: outcome.busiest_thread,
             cpu_seconds: outcome.cpu_seconds,
-            thresholds,
+            thresholds: Vec::new(),
         };
-        report.passed = report.end() == End::Good;
+        report.judge(Vec::new());
         report
+    }
+
+    /// Takes over how thresholds were kept.
+    pub fn judge(&mut self, thresholds: Vec<Verdict>) {
+        self.thresholds = thresholds;
+        self.passed = self.end() == End::Good;
     }
 
     /// How the run ended.
@@ -480,8 +481,64 @@ pub(crate) fn whole_ms(time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A run of an open loop.
+    pub(crate) fn example() -> Report {
+        serde_json::from_str(include_str!("report/example.json")).unwrap()
+    }
+
+    /// A saved run of version 1 is read for ever, and written as it was.
+    #[test]
+    fn a_saved_run_is_read_and_written_again() {
+        let text = include_str!("report/example.json");
+        let report = Report::read(text).unwrap();
+        let again = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            again,
+            serde_json::from_str::<serde_json::Value>(text).unwrap()
+        );
+        // A field that a later version adds does not stand in the way.
+        let later = text.replacen('{', "{\"added_later\": [1],", 1);
+        assert_eq!(Report::read(&later).unwrap(), report);
+    }
+
+    #[test]
+    fn a_run_ends_well_only_when_everything_is_well() {
+        let good = example();
+        assert_eq!(good.end(), End::Good);
+        let ended = |spoil: fn(&mut Report)| {
+            let mut report = example();
+            spoil(&mut report);
+            report.end()
+        };
+        for (spoil, word) in [
+            (
+                (|r| r.thresholds[0].passed = false) as fn(&mut Report),
+                "1 of 1",
+            ),
+            (|r| r.too_many_errors = Some(0.6), "60 %"),
+            (|r| r.gave_up = true, "timed out"),
+            (|r| r.cancelled = true, "before"),
+        ] {
+            match ended(spoil) {
+                End::Missed(why) => assert!(why.contains(word), "{why}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        for spoil in [
+            (|r| r.answered = 0) as fn(&mut Report),
+            (|r| r.invalid = Some("busy".to_owned())),
+        ] {
+            assert!(matches!(ended(spoil), End::Useless(_)));
+        }
+        let cancelled = ended(|r| {
+            r.cancelled = true;
+            r.thresholds.clear();
+        });
+        assert_eq!(cancelled, End::Good);
+    }
 
     #[test]
     fn a_histogram_is_kept_whole_and_bounded() {

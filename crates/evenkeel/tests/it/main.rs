@@ -19,6 +19,7 @@ mod explain;
 mod fenced;
 mod guards;
 mod interrupt;
+mod load;
 mod orders;
 mod output;
 mod outside;
