@@ -29,6 +29,9 @@ pub struct Shift {
     pub high: f64,
     /// Two-sided probability of a difference at least as clear by chance, 0 to 1.
     pub p_value: f64,
+    /// The interval has its confidence. If not, the values are worth too few independent ones for it: it spans all
+    /// differences there are, and the test cannot come to a small probability either.
+    pub confident: bool,
     /// Values that were looked at on the two sides.
     pub sizes: (usize, usize),
     /// A side had more than [`SAMPLE_MAX`] values, and was thinned.
@@ -39,8 +42,7 @@ pub struct Shift {
 /// `confidence` (0.5 to 0.9999, otherwise the nearer end).
 ///
 /// `inflation`: by how much the variance of the two samples' means is larger than that of independent values, 1 or
-/// more; see [`inflation`]. What is not finite is left out. Nothing is said below [`SAMPLE_MIN`] values on a side, nor
-/// where so few are worth so little that no interval of this confidence exists.
+/// more; see [`inflation`]. What is not finite is left out. Nothing is said below [`SAMPLE_MIN`] values on a side.
 pub fn shift(old: &[f64], new: &[f64], confidence: f64, inflation: f64) -> Option<Shift> {
     let (old, old_thinned) = thin(old);
     let (new, new_thinned) = thin(new);
@@ -62,9 +64,8 @@ pub fn shift(old: &[f64], new: &[f64], confidence: f64, inflation: f64) -> Optio
     let (m, n) = (old.len() as f64, new.len() as f64);
     let deviation = (inflation * m * n * (m + n + 1.0) / 12.0).sqrt();
     let rank = (pairs as f64 / 2.0 - z * deviation).floor();
-    if rank < 1.0 {
-        return None;
-    }
+    let confident = rank >= 1.0;
+    let rank = rank.max(1.0);
     // At most the number of pairs, which is at most SAMPLE_MAX squared.
     #[expect(
         clippy::cast_possible_truncation,
@@ -90,6 +91,7 @@ pub fn shift(old: &[f64], new: &[f64], confidence: f64, inflation: f64) -> Optio
         low,
         high,
         p_value,
+        confident,
         sizes: (old.len(), new.len()),
         thinned: old_thinned || new_thinned,
     })

@@ -32,17 +32,6 @@ fn main() -> anyhow::Result<()> {
         ["judge", dirs @ ..] if !dirs.is_empty() => {
             dirs.iter().try_for_each(|d| judge(Path::new(d)))
         }
-        ["page", out, files @ ..] => {
-            // TEMP
-            let r = |f: &&str| Report::read(&std::fs::read_to_string(f).unwrap()).unwrap();
-            let all: Vec<Report> = files.iter().map(r).collect();
-            let c = all.get(1).map(|old| compare(old, &all[0]));
-            if let Some(c) = &c {
-                println!("{c}");
-            }
-            std::fs::write(out, evenkeel::load::html::page(&all[0], c.as_ref()))?;
-            Ok(())
-        }
         _ => bail!(
             "usage: same_twice measure URL DIR RUNS SECONDS closed|RATE | same_twice judge DIR..."
         ),

@@ -62,8 +62,10 @@ fn too_little_says_nothing_and_too_much_is_thinned() {
     assert_eq!(shift(&many[..SAMPLE_MIN - 1], &many[..50], 0.95, 1.0), None);
     assert_eq!(shift(&[f64::NAN; 50], &many[..50], 0.95, 1.0), None);
     assert_eq!(shift(&[], &[], 0.95, 1.0), None);
-    // Ten values whose variance is thirty times as large are worth less than one.
-    assert_eq!(shift(&many[..10], &many[..10], 0.95, 30.0), None);
+    // Ten values whose variance is thirty times as large are worth less than one, however far apart they lie.
+    let found = shift(&many[..10], &many[1_000..1_010], 0.95, 30.0).unwrap();
+    assert!(!found.confident && found.p_value > 0.05, "{found:?}");
+    assert_eq!((found.low, found.high), (991.0, 1_009.0));
     let found = shift(&many, &many, 0.95, 1.0).unwrap();
     assert_eq!((found.sizes, found.thinned), ((512, 512), true));
     assert!(found.by.abs() < 1e-9 && found.low < 0.0 && found.high > 0.0);

@@ -73,8 +73,8 @@ pub enum Figure {
 /// Two runs beside each other. Serialises to JSON; shows itself as a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Worse when one figure is worse; else better when one is better; else the same when all are that could be said
-    /// anything about.
+    /// Worse when one figure is worse; else better when one is better; else the same when all are but those that are
+    /// left out.
     pub finding: Finding,
     /// One for each of the five.
     pub changes: Vec<Change>,
@@ -105,6 +105,8 @@ pub struct Change {
     pub smallest: f64,
     /// What came of it.
     pub finding: Finding,
+    /// The load is too low for this percentile of a second, so nothing is expected of it.
+    pub left_out: bool,
     /// Why nothing can be said.
     pub why: Option<String>,
     /// What else there is to say.
@@ -157,14 +159,12 @@ pub fn compare(old: &Report, new: &Report) -> Comparison {
 
 fn overall(changes: &[Change]) -> Finding {
     let any = |f| changes.iter().any(|c| c.finding == f);
-    let latency_said = changes
-        .iter()
-        .any(|c| c.figure != Figure::Errors && c.finding == Finding::Same);
+    let mut expected = changes.iter().filter(|c| !c.left_out);
     if any(Finding::Worse) {
         Finding::Worse
     } else if any(Finding::Better) {
         Finding::Better
-    } else if latency_said {
+    } else if expected.all(|c| c.finding == Finding::Same) {
         Finding::Same
     } else {
         Finding::Unclear
@@ -292,6 +292,7 @@ fn of_seconds(figure: Figure, old: &Report, new: &Report) -> Change {
         p_value: None,
         smallest: margins.0,
         finding: Finding::Unclear,
+        left_out: false,
         why: None,
         note: None,
     };
@@ -299,9 +300,10 @@ fn of_seconds(figure: Figure, old: &Report, new: &Report) -> Change {
     let (least, most) = (change.old.min(change.new), change.old.max(change.new));
     let said = matches!(change.finding, Finding::Better | Finding::Worse);
     if !said && most > STALL_TIMES * least && most - least > 1.0 {
-        change.note = Some(
-            "the whole runs differ widely, and their seconds do not say so: look for stalls in the series".to_owned(),
-        );
+        let (old, new) = change.whole_texts();
+        change.note = Some(format!(
+            "it is {old} in the whole old run and {new} in the new one, and their seconds do not say so: look for stalls"
+        ));
     }
     change
 }
@@ -318,6 +320,7 @@ fn judge(change: &mut Change, old: &[f64], new: &[f64], fewest: f64, margins: (f
     }
     if fewest < figure.requests_min() as f64 {
         let least = figure.requests_min();
+        change.left_out = true;
         change.why = Some(format!(
             "too few requests to say: {fewest:.0} in a second, {least} are needed"
         ));
@@ -325,11 +328,6 @@ fn judge(change: &mut Change, old: &[f64], new: &[f64], fewest: f64, margins: (f
     }
     let larger = inflation(&[old, new]);
     let Some(found) = shift(old, new, CONFIDENCE, larger) else {
-        change.why = Some(format!(
-            "too short to say: its seconds follow each other so closely that {} of them are worth {:.0}",
-            m.min(n),
-            m.min(n) as f64 / larger
-        ));
         return;
     };
     let by = estimate(&found, change.old_second.unwrap_or(0.0));
@@ -339,6 +337,14 @@ fn judge(change: &mut Change, old: &[f64], new: &[f64], fewest: f64, margins: (f
     if change.finding == Finding::Unclear {
         change.why =
             Some("too noisy to say: make longer runs, on a host that does nothing else".to_owned());
+    }
+    if !found.confident {
+        change.note = Some(format!(
+            "its seconds follow each other so closely that {} are worth {:.1}: the interval spans all of their differences, \
+             and better or worse cannot be said; make longer runs",
+            m.min(n),
+            m.min(n) as f64 / larger
+        ));
     }
 }
 
@@ -367,6 +373,7 @@ fn of_errors(old: &Report, new: &Report) -> Change {
         p_value: None,
         smallest: margins.0,
         finding: Finding::Unclear,
+        left_out: false,
         why: None,
         note: None,
     };

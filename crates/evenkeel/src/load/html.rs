@@ -194,15 +194,7 @@ fn comparison(out: &mut String, compared: &Comparison) {
     out.push_str("</table></div>\n");
     for change in &compared.changes {
         if let Some(note) = &change.note {
-            let (old, new) = change.whole_texts();
-            add!(
-                out,
-                "<p>{} of the whole runs: {}, then {}; {}.</p>\n",
-                change.figure.name(),
-                escaped(&old),
-                escaped(&new),
-                escaped(note)
-            );
+            add!(out, "<p>{}: {}.</p>\n", change.figure.name(), escaped(note));
         }
     }
     add!(

@@ -156,12 +156,7 @@ impl fmt::Display for Comparison {
         }
         for change in &self.changes {
             if let Some(note) = &change.note {
-                let (old, new) = change.whole_texts();
-                writeln!(
-                    f,
-                    "note: {} of the whole runs: {old}, then {new}; {note}",
-                    change.figure.name()
-                )?;
+                writeln!(f, "note: {}: {note}", change.figure.name())?;
             }
         }
         write!(f, "{}", self.legend())
