@@ -60,7 +60,7 @@ pub fn shift(old: &[f64], new: &[f64], confidence: f64, inflation: f64) -> Optio
     }
     differences.sort_unstable_by(f64::total_cmp);
     let pairs = differences.len();
-    let z = normal_quantile((1.0 + confidence.clamp(0.5, 0.9999)) / 2.0);
+    let z = normal_quantile(f64::midpoint(1.0, confidence.clamp(0.5, 0.9999)));
     let (m, n) = (old.len() as f64, new.len() as f64);
     let deviation = (inflation * m * n * (m + n + 1.0) / 12.0).sqrt();
     let rank = (pairs as f64 / 2.0 - z * deviation).floor();
@@ -112,7 +112,7 @@ pub fn inflation(runs: &[&[f64]]) -> f64 {
         // Of ranks, as the test is: one outlier neither makes nor hides a correlation. Over their variance, so that a
         // longer run does not weigh more than its values.
         let ranks = ranks(&values);
-        let mean = (n + 1.0) / 2.0;
+        let mean = f64::midpoint(n, 1.0);
         let squares: f64 = ranks.iter().map(|r| (r - mean).powi(2)).sum();
         if squares <= 0.0 {
             continue;
@@ -144,7 +144,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     let mut ranks = vec![0.0; values.len()];
     let mut before = 0;
     for run in order.chunk_by(|a, b| a.1.total_cmp(&b.1).is_eq()) {
-        let rank = before as f64 + (run.len() as f64 + 1.0) / 2.0;
+        let rank = before as f64 + f64::midpoint(run.len() as f64, 1.0);
         for (index, _) in run {
             if let Some(slot) = ranks.get_mut(*index) {
                 *slot = rank;

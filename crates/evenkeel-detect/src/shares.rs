@@ -2,7 +2,7 @@
 //!
 //! Failures come in bursts: a server that restarts fails everybody for a second. Taken for independent, 50 failures of
 //! one burst look like 50 proofs. So each side's variation from window to window is measured against what chance gives
-//! (Pearson's statistic over its degrees of freedom; McCullagh & Nelder, Generalized Linear Models, section 4.5), and the
+//! (Pearson's statistic over its degrees of freedom; `McCullagh` & Nelder, Generalized Linear Models, section 4.5), and the
 //! counts are taken to be worth that many times less. On these runs Fisher's exact test (1922), two-sided, and the
 //! interval of Newcombe (1998) for the difference, made of two of Wilson's.
 
@@ -53,7 +53,7 @@ pub fn share_change(
     let worth = |k: u64, n: u64| (k as f64 / dispersion, n as f64 / dispersion);
     let ((k0, n0), (k1, n1)) = (worth(k0, n0), worth(k1, n1));
     let (share0, share1) = (k0 / n0, k1 / n1);
-    let z = normal_quantile((1.0 + confidence.clamp(0.5, 0.9999)) / 2.0);
+    let z = normal_quantile(f64::midpoint(1.0, confidence.clamp(0.5, 0.9999)));
     let ((low0, high0), (low1, high1)) = (wilson(k0, n0, z), wilson(k1, n1, z));
     let by = share1 - share0;
     Some(ShareChange {

@@ -145,7 +145,7 @@ pub fn compare(old: &Report, new: &Report) -> Comparison {
     if let Some(why) = invalid {
         for change in &mut changes {
             change.finding = Finding::Unclear;
-            change.why = Some(why.clone());
+            change.why = Some("of an invalid run nothing is concluded".to_owned());
         }
         warnings.insert(0, why);
     }
@@ -340,8 +340,8 @@ fn judge(change: &mut Change, old: &[f64], new: &[f64], fewest: f64, margins: (f
     }
     if !found.confident {
         change.note = Some(format!(
-            "its seconds follow each other so closely that {} are worth {:.1}: the interval spans all of their differences, \
-             and better or worse cannot be said; make longer runs",
+            "its seconds follow each other so closely that {} are worth {:.1}; the interval spans all of their differences, \
+             and better or worse cannot be said of so few: make longer runs",
             m.min(n),
             m.min(n) as f64 / larger
         ));

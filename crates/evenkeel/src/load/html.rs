@@ -21,7 +21,7 @@ h2{font-size:18px;margin:34px 0 8px;padding-bottom:4px;border-bottom:1px solid v
 .card b{display:block;font-size:22px;font-weight:600;white-space:nowrap}.card span{color:var(--faint);font-size:13px}\
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;min-width:50%}\
 th,td{padding:4px 12px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}\
-th{font-weight:600;color:var(--faint);font-size:13px}th:first-child,td:first-child,td.w,th.w{text-align:left}td.w{white-space:normal;min-width:12em}td.n{overflow-wrap:anywhere}\
+th{font-weight:600;color:var(--faint);font-size:13px}th:first-child,td:first-child,td.w,th.w{text-align:left}td.n{white-space:normal;overflow-wrap:anywhere;min-width:12em}\
 .banner{border:2px solid var(--bad);border-radius:8px;padding:10px 16px;margin:14px 0;overflow-wrap:anywhere}.banner b{color:var(--bad)}\
 .good{color:var(--c4);font-weight:600}.bad{color:var(--bad);font-weight:600}\
 svg{display:block;width:100%;height:auto;margin:10px 0 18px}@media print{main{max-width:none}svg{break-inside:avoid}}";
@@ -188,14 +188,12 @@ fn comparison(out: &mut String, compared: &Comparison) {
             escaped(&change.change_text()),
             escaped(&change.percent_text()),
             escaped(&change.p_text()),
-            escaped(&change.finding_text())
+            change.finding
         );
     }
     out.push_str("</table></div>\n");
-    for change in &compared.changes {
-        if let Some(note) = &change.note {
-            add!(out, "<p>{}: {}.</p>\n", change.figure.name(), escaped(note));
-        }
+    for remark in compared.remarks() {
+        add!(out, "<p>{}.</p>\n", escaped(&remark));
     }
     add!(
         out,

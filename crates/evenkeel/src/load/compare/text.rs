@@ -80,7 +80,14 @@ impl Change {
         let Some([value, low, high]) = self.by.as_ref().and_then(|by| by.percent) else {
             return String::new();
         };
-        format!("{value:+.1} % ({low:+.1} to {high:+.1})")
+        let [value, low, high] = [value, low, high].map(|v| {
+            if v.abs() < 1000.0 {
+                format!("{v:+.1}")
+            } else {
+                signed(v)
+            }
+        });
+        format!("{value} % ({low} to {high})")
     }
 
     /// The probability by chance: `0.03`, `< 0.0001`; empty where there is none.
@@ -91,17 +98,25 @@ impl Change {
             Some(p) => format!("{p:.4}"),
         }
     }
-
-    /// What came of it, and why it came to nothing.
-    pub fn finding_text(&self) -> String {
-        match &self.why {
-            Some(why) => format!("{}: {why}", self.finding),
-            None => self.finding.to_string(),
-        }
-    }
 }
 
 impl Comparison {
+    /// Why nothing can be said of some figures, and what else there is to say of others: a sentence each.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut all: Vec<(&str, Vec<&str>)> = Vec::new();
+        for change in &self.changes {
+            for said in change.why.iter().chain(&change.note) {
+                match all.iter_mut().find(|(text, _)| text == said) {
+                    Some((_, names)) => names.push(change.figure.name()),
+                    None => all.push((said, vec![change.figure.name()])),
+                }
+            }
+        }
+        all.into_iter()
+            .map(|(said, names)| format!("{}: {said}", names.join(", ")))
+            .collect()
+    }
+
     /// What the table shows, in a sentence.
     pub fn legend(&self) -> String {
         format!(
@@ -129,7 +144,7 @@ impl fmt::Display for Comparison {
                 change.change_text(),
                 change.percent_text(),
                 change.p_text(),
-                change.finding_text(),
+                change.finding.to_string(),
             ]);
         }
         let mut widths = [0; 7];
@@ -154,10 +169,8 @@ impl fmt::Display for Comparison {
             }
             writeln!(f, "{}", line.trim_end())?;
         }
-        for change in &self.changes {
-            if let Some(note) = &change.note {
-                writeln!(f, "note: {}: {note}", change.figure.name())?;
-            }
+        for remark in self.remarks() {
+            writeln!(f, "{remark}")?;
         }
         write!(f, "{}", self.legend())
     }
