@@ -13,7 +13,7 @@ use super::values::in_words;
 /// Time to the first line where there is no terminal; each later gap is twice as long, up to [`GAP_MAX`].
 const GAP_FIRST: Duration = Duration::from_secs(2);
 /// Longest time between two lines.
-const GAP_MAX: Duration = Duration::from_secs(60);
+const GAP_MAX: Duration = Duration::from_mins(1);
 /// Columns of the bars.
 const BAR: usize = 24;
 

@@ -410,7 +410,7 @@ mod tests {
             Load::Open {
                 rate: Rate::ramp(10.0, 20.0, Duration::from_secs(5)),
                 arrivals: Arrivals::Poisson,
-                duration: Duration::from_secs(60),
+                duration: Duration::from_mins(1),
                 connections: 3
             }
         );

@@ -175,7 +175,7 @@ mod tests {
         streams.transport.version = HttpVersion::Http2;
         streams.transport.streams = 100;
         let mut long = open(Rate::constant(1.0));
-        long.warm_up = Duration::from_secs(86_400);
+        long.warm_up = Duration::from_hours(24);
         for (plan, word) in [
             (open(Rate::constant(50_001.0)), "rate"),
             (open(Rate::ramp(60_000.0, 1.0, second)), "rate"),

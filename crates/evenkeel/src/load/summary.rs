@@ -7,6 +7,10 @@ use super::shape;
 
 /// Columns of the histogram's bars.
 const BAR: usize = 32;
+/// Lateness of sends, at the 99th percentile in milliseconds, from which it is worth a word.
+const LATE_MS: f64 = 1.0;
+/// Share of the felt latency, at the 99th percentile, from which lateness of sends is much of it.
+const LATE_SHARE: f64 = 0.25;
 
 /// The summary, in lines.
 pub(super) fn text(report: &Report, colour: bool) -> String {
@@ -66,23 +70,26 @@ impl Page {
         let run = &report.run;
         let url = self.bold(&run.url);
         self.line(url);
-        let mut how = run.protocol.clone();
+        let mut how = vec![run.protocol.clone()];
         if run.streams > 1 {
-            how += &format!(", {} streams a connection", run.streams);
+            how.push(format!("{} streams a connection", run.streams));
         }
         if !run.keep_alive {
-            how += ", a new connection for each request";
+            how.push("a new connection for each request".to_owned());
         }
         if run.threads > 1 {
-            how += &format!(", {} threads", run.threads);
+            how.push(format!("{} threads", run.threads));
         }
-        self.line(format!("  {}; {how}", run.words));
+        self.line(format!("  {}; {}", run.words, how.join(", ")));
         self.line("");
     }
 
     fn counts(&mut self, report: &Report) {
-        let mut sent = format!(
-            "{}, of which {} answered",
+        let planned = report.planned.map_or_else(String::new, |planned| {
+            format!("; {} planned", shape::count(planned))
+        });
+        let sent = format!(
+            "{}, of which {} answered{planned}",
             shape::count(report.requests),
             if report.answered == report.requests {
                 "all".to_owned()
@@ -90,9 +97,6 @@ impl Page {
                 shape::count(report.answered)
             }
         );
-        if let Some(planned) = report.planned {
-            sent += &format!("; {} planned", shape::count(planned));
-        }
         self.pair("requests", &sent);
         if report.unsent > 0 {
             self.pair(
@@ -169,6 +173,12 @@ impl Page {
                     shape::ms(late.max)
                 ));
                 self.line(text);
+                if late.p99 > LATE_MS && late.p99 > felt.p99 * LATE_SHARE {
+                    let text = self.bad(
+                        "  much of the felt latency is this host's own: free it of other work, or use more threads",
+                    );
+                    self.line(text);
+                }
             }
         } else {
             self.line("  latency");

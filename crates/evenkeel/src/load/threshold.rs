@@ -62,7 +62,11 @@ pub(super) fn parse(text: &str) -> Result<Threshold, String> {
     let value = text[at + 1 + usize::from(or_equal)..].trim();
     let figure = figure(&name).ok_or_else(wrong)?;
     let limit = match figure {
-        Figure::Latency(_) | Figure::Service(_) => values::time(value)?.as_secs_f64() * 1000.0,
+        Figure::Latency(_) | Figure::Service(_) => {
+            let time = values::time(value)
+                .map_err(|e| format!("{e}; a threshold is written as 'p95 < 300ms'"))?;
+            time.as_secs_f64() * 1000.0
+        }
         Figure::Errors => {
             values::percent(value)
                 .ok_or_else(|| format!("`{text}`: write the share as in 'errors < 1%'"))?

@@ -7,7 +7,7 @@ use evenkeel_stress::{JsonCheck, StatusSet, Think};
 use serde_json::Value;
 
 /// Longest time that is taken: seven days.
-const TIME_MAX: Duration = Duration::from_secs(7 * 86_400);
+const TIME_MAX: Duration = Duration::from_hours(168);
 
 /// Reads `500ms`, `1.5s`, `2m`, `1h` or `2d`.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
@@ -245,7 +245,7 @@ mod tests {
             Pace {
                 from: 100.0,
                 to: 2000.0,
-                over: Some(Duration::from_secs(60))
+                over: Some(Duration::from_mins(1))
             }
         );
         assert_eq!(pace("0..50").unwrap().over, None);
@@ -258,7 +258,7 @@ mod tests {
             "100 over 10s",
             "1..2 over",
             "1..2 over x",
-            "1...2",
+            "1..2..3",
         ] {
             assert!(pace(bad).is_err(), "{bad}");
         }

@@ -27,6 +27,18 @@ fn report(end: &Finished) -> Value {
     serde_json::from_str(&end.stdout).unwrap_or_else(|e| panic!("{e}: {end:?}"))
 }
 
+/// A run of an open loop on a machine that let it run: one that froze the generator is found invalid by itself, and is
+/// made again.
+fn undisturbed(mut run: impl FnMut() -> Finished) -> Finished {
+    for _ in 0..9 {
+        let end = run();
+        if end.code() != Some(3) || !end.stdout.contains("the generator was the bottleneck") {
+            return end.expect(0);
+        }
+    }
+    run().expect(0)
+}
+
 #[test]
 fn what_is_counted_is_what_the_server_saw() {
     let stage = Stage::new();
@@ -82,13 +94,19 @@ fn an_open_loop_keeps_its_rate_and_tells_both_latencies() {
         "--csv",
         "run.csv",
     ];
-    let end = stage.run(&line).expect(0);
+    let mut seen = 0;
+    let end = undisturbed(|| {
+        let before = server.requests().len();
+        let end = stage.run(&line);
+        seen = server.requests().len() - before;
+        end
+    });
     end.says("100 requests/s, for 1 s")
         .says("felt")
         .says("service time")
         .says("sent late by this host")
         .says("100 planned");
-    assert_eq!(server.requests().len(), 100);
+    assert_eq!(seen, 100);
     let mut rows = csv::Reader::from_path(stage.path().join("series.csv")).unwrap();
     let requests: u64 = rows
         .records()
@@ -108,13 +126,17 @@ fn an_open_loop_keeps_its_rate_and_tells_both_latencies() {
         "--arrivals",
         "poisson",
     ];
-    let end = stage.run(&ramp).expect(0);
+    let end = undisturbed(|| {
+        let before = server.requests().len();
+        let end = stage.run(&ramp);
+        seen = server.requests().len() - before;
+        end
+    });
     let report = report(&end);
     assert_eq!(report["run"]["load"]["ramp_ms"], 1000);
     assert_eq!(report["run"]["load"]["arrivals"], "poisson");
-    let planned = report["planned"].as_u64().unwrap();
-    assert_eq!(server.requests().len() as u64, 100 + planned);
-    assert!((50..150).contains(&planned), "{planned}");
+    assert_eq!(report["planned"], seen);
+    assert!((50..150).contains(&seen), "{seen}");
 }
 
 #[test]
@@ -326,18 +348,39 @@ fn ctrl_c_ends_the_run_with_the_summary_so_far() {
 fn a_run_that_this_host_held_up_is_invalid() {
     let stage = Stage::new();
     let server = HttpServer::start(|_| 200);
-    let running = under_load(&stage, &server, &["--rate", "200", "-d", "3s"]);
+    let more = ["--rate", "200", "-d", "1s", "--threshold", "errors < 1%"];
+    let running = under_load(&stage, &server, &more);
     running.signal(Signal::STOP);
     let stopped = Instant::now();
     // How long the fault lasts; nothing is waited for.
-    until("half a second", SHORT, || {
-        (stopped.elapsed() > Duration::from_millis(500)).then_some(())
+    until("the planned time to be over", SHORT, || {
+        (stopped.elapsed() > Duration::from_millis(1200)).then_some(())
     });
     running.signal(Signal::CONT);
     let end = running.finish(LONG).expect(3);
+    end.says("kept    errors < 1%").says("did not get to run");
     assert!(end.verdict().starts_with("invalid: "), "{}", end.stdout);
-    end.says("did not get to run");
-    end.complains(" s of 3 s: ");
+}
+
+/// A generator that caught up in time is told of beside the figures that it spoiled.
+#[test]
+fn a_run_that_this_host_disturbed_says_so() {
+    let stage = Stage::new();
+    let server = HttpServer::start(|_| 200);
+    let end = undisturbed(|| {
+        let running = under_load(&stage, &server, &["--rate", "200", "-d", "3s"]);
+        running.signal(Signal::STOP);
+        let stopped = Instant::now();
+        until("half a second", SHORT, || {
+            (stopped.elapsed() > Duration::from_millis(500)).then_some(())
+        });
+        running.signal(Signal::CONT);
+        running.finish(LONG)
+    });
+    end.says("much of the felt latency is this host's own");
+    end.complains(" s of 3 s: ").complains("no errors");
+    // Half a second in three: 100 of the 600 were due in it, and none was left out.
+    end.says("600, of which all answered");
 }
 
 /// Answers 401 with everything that it was sent.
