@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::samples::{deviation_of_u, u_of};
 use crate::stats::{median, upper_tail};
 
 /// Chance of calling a metric worse that is not, for one comparison.
@@ -79,17 +80,10 @@ pub fn slower(before: &[f64], after: &[f64]) -> Comparison {
         };
     }
     let (m, n) = (before.len() as f64, after.len() as f64);
-    let mut u = 0.0;
+    let u = u_of(&before, &after);
     let mut differences = Vec::with_capacity(before.len() * after.len());
     for b in &before {
-        for a in &after {
-            u += match a.total_cmp(b) {
-                std::cmp::Ordering::Greater => 1.0,
-                std::cmp::Ordering::Equal => 0.5,
-                std::cmp::Ordering::Less => 0.0,
-            };
-            differences.push(a - b);
-        }
+        differences.extend(after.iter().map(|a| a - b));
     }
     let delta = 2.0 * u / (m * n) - 1.0;
     let shift = median(differences).unwrap_or(0.0);
@@ -128,22 +122,11 @@ pub fn more_errors(before: (u64, u64), after: (u64, u64)) -> Comparison {
 
 /// U in standard deviations above what chance gives.
 fn standardised(u: f64, before: &[f64], after: &[f64]) -> f64 {
-    let (m, n) = (before.len() as f64, after.len() as f64);
-    let all = m + n;
-    let mut sorted: Vec<f64> = before.iter().chain(after).copied().collect();
-    sorted.sort_by(f64::total_cmp);
-    let ties: f64 = sorted
-        .chunk_by(|a, b| a.total_cmp(b).is_eq())
-        .map(|run| {
-            let t = run.len() as f64;
-            t * t * t - t
-        })
-        .sum();
-    let variance = m * n / 12.0 * (all + 1.0 - ties / (all * (all - 1.0)));
-    if variance <= 0.0 {
+    let deviation = deviation_of_u(before, after);
+    if deviation <= 0.0 {
         return 0.0;
     }
-    (u - m * n / 2.0 - 0.5) / variance.sqrt()
+    (u - before.len() as f64 * after.len() as f64 / 2.0 - 0.5) / deviation
 }
 
 /// Probability of at least `k1` of the failures on the second side, all margins given: the upper tail of the

@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-mod gamma;
+pub(crate) mod gamma;
 
 use gamma::{beta_i, gamma_p, ln_beta, ln_gamma};
 

@@ -7,7 +7,7 @@
 //! the monitors, one a file ([`error_rate`], [`latency`], [`memory`], [`failure_rate`], [`liveness`], [`drift`]); any
 //! number of further series ([`follow`]), each judged by itself ([`level`], [`ensemble`]) and how rare that is ([`tail`]); what they may stand on ([`counts`],
 //! [`leak`]) and how many alarms are granted ([`budget`]); what a log says again and again ([`template`]);
-//! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]); and who puts it together
+//! what is no evidence at all ([`telemetry`]); what healthy looked like ([`baseline`]); before and after ([`compare`]), and how two samples lie to each other ([`samples`], [`shares`]); and who puts it together
 //! ([`watchdog`]), with one anomaly for as long as it lasts ([`verdict`]).
 //!
 //! **Invariant:** what is missing, late, twice there, out of order, not a number or from a clock that jumped is
@@ -32,6 +32,8 @@ pub mod limits;
 pub mod liveness;
 pub mod memory;
 pub mod sample;
+pub mod samples;
+pub mod shares;
 mod slot;
 mod stats;
 pub mod tail;

@@ -161,6 +161,21 @@ pub(crate) fn upper_tail(z: f64) -> f64 {
     density * poly
 }
 
+/// The value that a standard normal variable stays below with probability `p`, for `p` from 0.5 to 0.99999: by halving
+/// an interval, to the precision of [`upper_tail`].
+pub(crate) fn normal_quantile(p: f64) -> f64 {
+    let (mut low, mut high) = (0.0, 6.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if upper_tail(middle) > 1.0 - p {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    f64::midpoint(low, high)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +187,18 @@ mod tests {
         assert!((wilson_lower(12, 100, 0.0) - 0.12).abs() < 1e-12);
         assert!(wilson_lower(0, 50, 1.2816) <= 1e-12);
         assert!(wilson_lower(0, 0, 1.2816).abs() < 1e-12);
+    }
+
+    #[test]
+    fn quantiles_of_the_normal_distribution_agree_with_tables() {
+        for (p, z) in [
+            (0.5, 0.0),
+            (0.975, 1.959_964),
+            (0.995, 2.575_829),
+            (0.9995, 3.290_527),
+        ] {
+            assert!((normal_quantile(p) - z).abs() < 2e-4, "{p}");
+        }
     }
 
     #[test]

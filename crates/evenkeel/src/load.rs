@@ -3,15 +3,22 @@
 //! In reading order: what can be asked ([`args`], with how it is written in `values` and `threshold`), which requests
 //! that makes (`requests`), the plan of it (`plan`), what is refused (`safety`) and what this host must have room for
 //! (`sockets`); what is shown while it runs (`live`); what a run leaves ([`report`]), cleaned of secrets (`hide`), for
-//! people (`summary`, with figures as `shape` writes them) and as tables (`tables`).
+//! people (`summary`, with figures as `shape` writes them), as tables (`tables`) and as a page ([`html`], with plots made by
+//! [`plot`] and figures as `figures` writes them); and how it lies to an older one ([`compare`]).
 //!
 //! Needs no configuration and no data directory, and writes nothing but the files that were asked for. Nothing here
 //! grows with the number of requests.
 
 pub mod args;
+pub mod compare;
+#[cfg(test)]
+mod example;
+mod figures;
 mod hide;
+pub mod html;
 mod live;
 mod plan;
+pub mod plot;
 pub mod report;
 mod requests;
 mod safety;

@@ -24,7 +24,7 @@ const LANCZOS: [f64; 9] = [
 ];
 
 /// Logarithm of the gamma function of `x > 0`; relative error about 1e-14.
-pub(super) fn ln_gamma(x: f64) -> f64 {
+pub(crate) fn ln_gamma(x: f64) -> f64 {
     if x < 0.5 {
         // Reflection: gamma(x) gamma(1 - x) = pi / sin(pi x).
         let pi = std::f64::consts::PI;

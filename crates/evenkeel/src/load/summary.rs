@@ -70,23 +70,26 @@ impl Page {
         let run = &report.run;
         let url = self.bold(&run.url);
         self.line(url);
-        let mut how = run.protocol.clone();
+        let mut how = vec![run.protocol.clone()];
         if run.streams > 1 {
-            how += &format!(", {} streams a connection", run.streams);
+            how.push(format!("{} streams a connection", run.streams));
         }
         if !run.keep_alive {
-            how += ", a new connection for each request";
+            how.push("a new connection for each request".to_owned());
         }
         if run.threads > 1 {
-            how += &format!(", {} threads", run.threads);
+            how.push(format!("{} threads", run.threads));
         }
-        self.line(format!("  {}; {how}", run.words));
+        self.line(format!("  {}; {}", run.words, how.join(", ")));
         self.line("");
     }
 
     fn counts(&mut self, report: &Report) {
-        let mut sent = format!(
-            "{}, of which {} answered",
+        let planned = report.planned.map_or_else(String::new, |planned| {
+            format!("; {} planned", shape::count(planned))
+        });
+        let sent = format!(
+            "{}, of which {} answered{planned}",
             shape::count(report.requests),
             if report.answered == report.requests {
                 "all".to_owned()
@@ -94,9 +97,6 @@ impl Page {
                 shape::count(report.answered)
             }
         );
-        if let Some(planned) = report.planned {
-            sent += &format!("; {} planned", shape::count(planned));
-        }
         self.pair("requests", &sent);
         if report.unsent > 0 {
             self.pair(
