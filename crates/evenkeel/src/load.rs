@@ -30,13 +30,26 @@ mod threshold;
 mod values;
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, Read as _, Write as _};
 use std::path::Path;
 
 use evenkeel_stress::{Cancel, EngineError, Live, Load, Plan, Until, run_observed};
 
 use args::LoadArgs;
+use compare::{Comparison, compare};
 use report::Report;
+
+/// Most bytes of a saved run.
+const SAVED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A run that was made.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// What it measured.
+    pub report: Report,
+    /// How it lies to the run of `--compare`.
+    pub comparison: Option<Comparison>,
+}
 
 /// A run that could not be made, or not be written down.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +77,7 @@ pub enum LoadError {
 ///
 /// `config` is only looked at when the address is not on this host: whether it is the configured target's.
 /// Switching `cancel` on ends the run with what was measured so far.
-pub async fn run(args: &LoadArgs, config: &Path, cancel: &Cancel) -> Result<Report, LoadError> {
+pub async fn run(args: &LoadArgs, config: &Path, cancel: &Cancel) -> Result<Done, LoadError> {
     let plan::Prepared {
         plan,
         asked,
@@ -75,7 +88,9 @@ pub async fn run(args: &LoadArgs, config: &Path, cancel: &Cancel) -> Result<Repo
         safety::address(&plan.base, config)?;
     }
     sockets::make_room(connections(&plan)).map_err(LoadError::Host)?;
-    for file in [&args.save, &args.csv, &args.series].into_iter().flatten() {
+    let old = args.compare.as_deref().map(read).transpose()?;
+    let files = [&args.save, &args.csv, &args.series, &args.html];
+    for file in files.into_iter().flatten() {
         // An hour of load is not to end with a file that cannot be written.
         OpenOptions::new()
             .create(true)
@@ -96,8 +111,24 @@ pub async fn run(args: &LoadArgs, config: &Path, cancel: &Cancel) -> Result<Repo
     let mut report = Report::new(asked, started_at, &outcome);
     report.judge(args.thresholds.iter().map(|t| t.judge(&report)).collect());
     hidden.clean(&mut report);
-    write(args, &report)?;
-    Ok(report)
+    let comparison = old.map(|old| compare(&old, &report));
+    write(args, &report, comparison.as_ref())?;
+    Ok(Done { report, comparison })
+}
+
+/// A run that was saved before.
+fn read(file: &Path) -> Result<Report, LoadError> {
+    let unusable = |reason: &dyn std::fmt::Display| {
+        LoadError::Usage(format!(
+            "--compare {}: {reason}; name a file that `evenkeel load --save FILE` wrote",
+            file.display()
+        ))
+    };
+    let mut text = String::new();
+    File::open(file)
+        .and_then(|f| f.take(SAVED_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|e| unusable(&e))?;
+    Report::read(&text).map_err(|e| unusable(&e))
 }
 
 /// What came of a run, for people; several lines.
@@ -117,7 +148,10 @@ fn connections(plan: &Plan) -> u64 {
     }
 }
 
-fn write(args: &LoadArgs, report: &Report) -> Result<(), LoadError> {
+fn write(args: &LoadArgs, report: &Report, compared: Option<&Comparison>) -> Result<(), LoadError> {
+    if let Some(file) = &args.html {
+        std::fs::write(file, html::page(report, compared)).map_err(|e| unwritable(file, &e))?;
+    }
     if let Some(file) = &args.save {
         let write = || {
             let mut out = BufWriter::new(File::create(file)?);

@@ -172,6 +172,15 @@ pub struct LoadArgs {
     /// Write the course of the run as CSV: a row for each second
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub series: Option<PathBuf>,
+    /// Write the run as one HTML page with plots, which needs no network
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
+    /// Say whether it went better or worse than a run saved with --save, by how much and how surely
+    #[arg(long, value_name = "OLD.json", help_heading = "Verdict")]
+    pub compare: Option<PathBuf>,
+    /// Exit with 1 when it went worse than the run of --compare
+    #[arg(long, requires = "compare", help_heading = "Verdict")]
+    pub fail_if_worse: bool,
     /// No progress
     #[arg(long, short = 'q', help_heading = "Output")]
     pub quiet: bool,

@@ -490,3 +490,42 @@ fn a_file_that_cannot_be_written_is_told_before_the_run() {
     }
     assert!(server.requests().is_empty());
 }
+
+#[test]
+fn a_run_is_a_page_and_is_held_against_an_older_one() {
+    let stage = Stage::new();
+    let server = HttpServer::start(|_| 200);
+    let url = url(&server, "/");
+    let run = ["load", &url, "-n", "50", "-c", "2", "--html", "run.html"];
+    stage
+        .run(&[&run[..], &["--save", "old.json"]].concat())
+        .expect(0);
+    let page = stage.read("run.html");
+    assert!(
+        page.starts_with("<!doctype html>") && page.contains("<svg"),
+        "{page}"
+    );
+    let elsewhere = |link: &&str| page.contains(link);
+    assert!(![" src=", "@import", "<link"].iter().any(elsewhere));
+
+    let against = [&run[..], &["--compare", "old.json"]].concat();
+    // Less than a second of each says nothing, and that is said.
+    stage
+        .run(&against)
+        .expect(0)
+        .says("new run against old: unclear");
+    assert!(stage.read("run.html").contains("unclear"));
+    let end = stage
+        .run(&[&against[..], &["--json", "--fail-if-worse"]].concat())
+        .expect(0);
+    assert_eq!(report(&end)["comparison"]["finding"], "unclear");
+
+    stage.write("other.json", "{\"version\": 1}");
+    for wrong in ["other.json", "missing.json"] {
+        let end = stage.run(&[&run[..], &["--compare", wrong]].concat());
+        let end = end.expect(2);
+        assert!(end.stderr.contains(wrong), "{end:?}");
+        assert!(end.stderr.contains("--save FILE"), "{end:?}");
+    }
+    stage.run(&["load", &url, "--fail-if-worse"]).expect(2);
+}
