@@ -1,6 +1,7 @@
 //! Takes out of a run's document what must not leave the process: header values, bodies, rows of data, and what looks
 //! like a secret in the query of an address. A target may repeat any of them in its answers.
 
+use std::fmt;
 use std::sync::Arc;
 
 use evenkeel_core::redact::{REDACTED, Redactor, is_secret_key};
@@ -22,12 +23,22 @@ const PLAIN_HEADERS: [&str; 8] = [
 ];
 /// Values of rows shorter than this are not looked for: replacing every `1` would hide nothing and break all.
 const ROW_VALUE_BYTES_MIN: usize = 6;
+/// What stands where a long text was cut.
+const CUT: char = '…';
+/// Fewest bytes of a secret that are taken for it where a text was cut in its middle.
+const CUT_BYTES_MIN: usize = 3;
 
 /// What must not be shown.
-#[derive(Debug)]
 pub(super) struct Hidden {
+    secrets: Vec<String>,
     redactor: Redactor,
     rows: Option<Arc<Rows>>,
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, {:?}", self.redactor, self.rows)
+    }
 }
 
 impl Hidden {
@@ -48,8 +59,10 @@ impl Hidden {
             }
             secrets.extend(secrets_of_query(&request.path));
         }
+        secrets.retain(|s| s.len() >= ROW_VALUE_BYTES_MIN);
         Self {
-            redactor: Redactor::new(secrets),
+            redactor: Redactor::new(secrets.clone()),
+            secrets,
             rows,
         }
     }
@@ -57,14 +70,47 @@ impl Hidden {
     /// A text without them.
     pub(super) fn text(&self, text: &str) -> String {
         let mut text = self.redactor.text(text);
-        if let Some(rows) = &self.rows {
-            for value in rows.iter().flatten() {
-                if value.len() >= ROW_VALUE_BYTES_MIN && text.contains(value.as_str()) {
-                    text = text.replace(value.as_str(), REDACTED);
-                }
+        for value in self.row_values() {
+            if text.contains(value) {
+                text = text.replace(value, REDACTED);
             }
         }
-        text
+        if !text.contains(CUT) {
+            return text;
+        }
+        let pieces: Vec<&str> = text.split(CUT).collect();
+        let last = pieces.len() - 1;
+        let whole = |(n, piece): (usize, &&str)| {
+            if n < last {
+                self.without_beginning(piece)
+            } else {
+                (*piece).to_owned()
+            }
+        };
+        let pieces: Vec<String> = pieces.iter().enumerate().map(whole).collect();
+        pieces.join(CUT.encode_utf8(&mut [0; 4]))
+    }
+
+    fn row_values(&self) -> impl Iterator<Item = &str> {
+        let rows = self.rows.iter().flat_map(|rows| rows.iter().flatten());
+        rows.map(String::as_str)
+            .filter(|value| value.len() >= ROW_VALUE_BYTES_MIN)
+    }
+
+    /// A text that was cut, without the beginning of a secret at its end.
+    fn without_beginning(&self, piece: &str) -> String {
+        let secrets = self.secrets.iter().map(String::as_str);
+        let longest = secrets
+            .chain(self.row_values())
+            .flat_map(|secret| {
+                let ends = secret.char_indices().map(|(at, _)| at);
+                ends.filter(|at| *at >= CUT_BYTES_MIN && piece.ends_with(&secret[..*at]))
+            })
+            .max();
+        match longest {
+            Some(length) => format!("{}{REDACTED}", &piece[..piece.len() - length]),
+            None => piece.to_owned(),
+        }
     }
 
     /// The document without them.
@@ -120,12 +166,19 @@ mod tests {
             "POST /login: status 401: header-secret body-secret row-secret application/json"
                 .to_owned(),
         ];
+        report
+            .error_samples
+            .push("found header-se… at `/a`, and row-sec…".to_owned());
         report.error_codes = [("no row-secret".to_owned(), 2), ("other".to_owned(), 1)].into();
         report.per_request[0].name = "POST /login?token=query-secret".to_owned();
         report.invalid = Some("header-secret".to_owned());
         hidden.clean(&mut report);
         let text = serde_json::to_string(&report).unwrap();
         assert!(!text.contains("-secret"), "{text}");
+        assert_eq!(
+            report.error_samples[1],
+            "found [redacted]… at `/a`, and [redacted]…"
+        );
         assert!(text.contains("page=second") && text.contains("application/json"));
         assert_eq!(report.error_codes["other"], 1);
     }

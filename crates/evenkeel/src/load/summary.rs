@@ -91,10 +91,10 @@ impl Page {
         let sent = format!(
             "{}, of which {} answered{planned}",
             shape::count(report.requests),
-            if report.answered == report.requests {
-                "all".to_owned()
-            } else {
-                shape::count(report.answered)
+            match report.answered {
+                0 => "none".to_owned(),
+                n if n == report.requests => "all".to_owned(),
+                n => shape::count(n),
             }
         );
         self.pair("requests", &sent);
@@ -134,7 +134,7 @@ impl Page {
     }
 
     fn latencies(&mut self, report: &Report) {
-        if report.requests + report.unsent == 0 {
+        if report.latency_histogram.us.is_empty() {
             return;
         }
         let (felt, took) = (&report.latency_ms, &report.service_ms);
