@@ -19,7 +19,7 @@ use crate::world::{PoolError, PoolLoad, PoolReport};
 /// How much longer than one query's limit all parallel queries together may take.
 const POOL_GRACE: Duration = Duration::from_secs(5);
 /// Longest that they may take, whatever is configured.
-const POOL_LIMIT_MAX: Duration = Duration::from_secs(86_400);
+const POOL_LIMIT_MAX: Duration = Duration::from_hours(24);
 
 /// http-load, mix and latency.
 pub(super) async fn load(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Figures {
