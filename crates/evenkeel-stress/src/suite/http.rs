@@ -182,7 +182,8 @@ fn nothing_said(outcome: &Outcome) -> Option<String> {
             "inconclusive: this host ran out of sockets ({reason}); raise its limits"
         ))
     } else {
-        let invalid = outcome.invalid.as_ref();
+        // That every request under way timed out in a row is the target's doing, however busy this host was.
+        let invalid = outcome.invalid.as_ref().filter(|_| !outcome.gave_up);
         invalid.map(|reason| format!("inconclusive: {reason}"))
     }
 }
@@ -302,6 +303,12 @@ mod tests {
         assert_eq!(
             said.as_deref(),
             Some("inconclusive: the generator was the bottleneck")
+        );
+        outcome.gave_up = true;
+        assert_eq!(
+            nothing_said(&outcome),
+            None,
+            "a target that hangs has failed"
         );
         outcome.local_error = Some("no ports".to_owned());
         assert!(nothing_said(&outcome).unwrap().contains("raise its limits"));
