@@ -114,7 +114,8 @@ pub async fn run_test(spec: &TestSpec, ctx: &TestContext) -> TestResult {
         tokio::select! {
             biased;
             () = ctx.cancel.cancelled() => Figures::skipped(spec, CANCELLED.to_owned()),
-            figures = judge(spec, ctx) => figures,
+            // Boxed: it holds whole outcomes, and many futures hold this one.
+            figures = Box::pin(judge(spec, ctx)) => figures,
         }
     };
     figures.into_result(spec, millis(started.elapsed()))

@@ -160,17 +160,15 @@ impl Asked for Opener {
             while rows.try_next().await?.is_some() {}
             Ok(())
         };
-        match tokio::time::timeout(limit + ANSWER_GRACE, answer).await {
-            Ok(answer) => answer.map_err(|e| told(&e)),
-            Err(_) => {
-                // Its answer may come yet, so nobody else can use this connection.
-                drop(Object::take(seat));
-                Err(Fault {
-                    kind: "timeout",
-                    message: "the query was not answered in time".to_owned(),
-                })
-            }
+        if let Ok(answer) = tokio::time::timeout(limit + ANSWER_GRACE, answer).await {
+            return answer.map_err(|e| told(&e));
         }
+        // Its answer may come yet, so nobody else can use this connection.
+        drop(Object::take(seat));
+        Err(Fault {
+            kind: "timeout",
+            message: "the query was not answered in time".to_owned(),
+        })
     }
 }
 

@@ -1,5 +1,10 @@
 //! Pools of real connections to real databases: a SQLite file, and a PostgreSQL server that the test starts itself.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test, as the tests themselves do"
+)]
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -74,7 +74,7 @@ pub(super) fn judge(readings: &[(u64, f64)]) -> Leak {
 /// Whether a slope is surely above 0, and worth a name over these points.
 fn rises(slope: &SlopeInterval, points: &[(f64, f64)], least: f64) -> bool {
     let span = match (points.first(), points.last()) {
-        (Some(first), Some(last)) => last.0 - first.0,
+        (Some((begin, _)), Some((end, _))) => end - begin,
         _ => 0.0,
     };
     slope.low > 0.0 && slope.slope * span >= least
