@@ -69,14 +69,28 @@ fn agent(detector: &str, seed: u64) -> Counted {
     counted
 }
 
-/// Runs so many series-months, rounded up to whole agents.
-pub(crate) fn false_alarms(series_months: u64, table: &mut Table) {
+/// Runs so many series-months, rounded up to whole agents, whose seeds begin with `first`. What came of each agent is
+/// told as it is done: months of ten kinds of noise take long.
+pub(crate) fn false_alarms(first: u64, series_months: u64, table: &mut Table) {
     let agents = series_months
         .div_ceil(MONTHS * Kind::ALL.len() as u64)
         .max(1);
     for name in NAMES {
         let mut sum = Counted::default();
-        for counted in crate::parallel(agents, |seed| agent(name, seed)) {
+        let run = |i| {
+            let counted = agent(name, first + i);
+            let [notify, heal] = [&counted.notify, &counted.heal].map(total);
+            eprintln!(
+                "agent {}, {name}: notify {:.0} of {:.2}, heal {:.0} of {:.2}",
+                first + i,
+                notify.1,
+                notify.0,
+                heal.1,
+                heal.0
+            );
+            counted
+        };
+        for counted in crate::parallel(agents, run) {
             sum.add(&counted);
         }
         report(name, &sum, table);
@@ -86,9 +100,7 @@ pub(crate) fn false_alarms(series_months: u64, table: &mut Table) {
 fn report(name: &str, sum: &Counted, table: &mut Table) {
     let months = sum.series_months;
     for (purpose, counts) in [("notify", &sum.notify), ("heal", &sum.heal)] {
-        let all = counts
-            .iter()
-            .fold((0.0, 0.0), |a, c| (a.0 + c.0, a.1 + c.1));
+        let all = total(counts);
         table.row(
             &format!(
                 "alarms that {purpose}, realised over nominal, {months} clean series-months, {name}"
@@ -100,6 +112,13 @@ fn report(name: &str, sum: &Counted, table: &mut Table) {
             table.row(&format!("- {}", kind.in_words()), ratio(*counts), "");
         }
     }
+}
+
+/// Granted and raised over all kinds.
+fn total(counts: &[(f64, f64); Kind::ALL.len()]) -> (f64, f64) {
+    counts
+        .iter()
+        .fold((0.0, 0.0), |a, c| (a.0 + c.0, a.1 + c.1))
 }
 
 fn ratio((nominal, realised): (f64, f64)) -> String {
