@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ensemble::{Ensemble, Score};
 
-/// A point as rare as this, or rarer, is suspicious. A series of a few hundred points cannot call anything much rarer,
-/// and a shift that it learns at once is lost.
-const SUSPICIOUS_TAIL: f64 = 2e-2;
+/// A point as rare as this, or rarer, is suspicious.
+const SUSPICIOUS_TAIL: f64 = 5e-3;
 /// Suspicious points in a row that are held back at most.
 const HELD_MAX: usize = 6;
 

@@ -1,10 +1,9 @@
 //! From rarity to a score that may be compared between series, and that speaks up once.
 //!
-//! Four habits. A *restless* series, whose fourth greatest event is rarer than the fourth of so many points should
+//! Three habits. A *restless* series, whose fourth greatest event is rarer than the fourth of so many points should
 //! be, is believed less, in proportion. What *stands* already is not news: while an event decays, only what exceeds
 //! it counts, and the rest is turned down. And what *grows* while something stands counts for more: evidence that
-//! adds up point after point is worth more than one point's. What was rarer *a few hours ago* is remembered when it
-//! stands no longer: its echoes are turned down in part.
+//! adds up point after point is worth more than one point's.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -31,10 +30,6 @@ const STANDS_POWER: f64 = 0.2;
 const NEWS: f64 = 0.2;
 /// How much of what stands is added to what exceeds it.
 const GROWTH: f64 = 0.5;
-/// Half life of what is remembered of the rarest of the last hours, in intervals of five minutes: eight hours.
-const REMEMBERED: f64 = 96.0;
-/// How much of its own rarity is taken off what is less rare than that.
-const ECHO: f64 = 0.6;
 /// The score of what is no news, and how much of its rarity is left.
 const OLD_NEWS: f64 = -2.0;
 const OLD_NEWS_SHARE: f64 = 0.1;
@@ -43,10 +38,6 @@ const OLD_NEWS_SHARE: f64 = 0.1;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Damping {
     stands: f64,
-    /// The rarest of the last hours, in decades. It is not kept over restarts, so that what older versions learned is
-    /// read; an echo more after one does no harm.
-    #[serde(skip)]
-    remembered: f64,
     events: [f32; EVENTS],
     since_event: u16,
     /// The event that is going on, counted from 1; 0 before the first.
@@ -70,14 +61,7 @@ impl Damping {
         } else {
             OLD_NEWS_SHARE.mul_add(rarity, OLD_NEWS)
         };
-        let echo = if self.remembered > rarity {
-            ECHO * rarity.max(0.0)
-        } else {
-            0.0
-        };
-        let score = heard - self.restlessness(chance) - echo;
-        let forgotten = (interval / REMEMBERED).min(10.0);
-        self.remembered = (self.remembered * (-forgotten).exp2()).max(rarity);
+        let score = heard - self.restlessness(chance);
         let half_lives = (interval.powf(STANDS_POWER) / STANDS_POINTS).min(10.0);
         self.stands = (self.stands * (-half_lives).exp2()).max(rarity);
         self.remember(rarity as f32);
@@ -125,24 +109,6 @@ mod tests {
             damping.push(0.0, 3.0, 1.0);
         }
         assert!(damping.push(6.0, 3.0, 1.0) > 5.0);
-    }
-
-    #[test]
-    fn the_echo_of_something_rarer_counts_in_part_for_some_hours() {
-        let after = |points: usize| {
-            let mut damping = Damping::default();
-            for _ in 0..10 {
-                damping.push(0.0, 3.0, 1.0);
-            }
-            damping.push(9.0, 3.0, 1.0);
-            for _ in 0..points {
-                damping.push(0.0, 3.0, 1.0);
-            }
-            damping.push(4.0, 3.0, 1.0)
-        };
-        // By then it stands no longer, or the score were below zero.
-        let (soon, late) = (after(80), after(400));
-        assert!(soon > 0.0 && late > soon + 1.0, "{soon} {late}");
     }
 
     #[test]
