@@ -87,7 +87,7 @@ impl Tally {
 #[derive(Clone)]
 enum Watching {
     /// By a bare detector, with its part of the budget.
-    Bare(Box<Detector>, AlarmBudget, BudgetShare),
+    Bare(Box<(Detector, AlarmBudget, BudgetShare)>),
     /// As the product follows it: what stands in an alarm is not learned.
     Followed(Box<Follow>, Kind),
 }
@@ -100,8 +100,8 @@ impl Watching {
                 heal_alarms_per_month: 0.0,
                 notify_alarms_per_month: alarms,
             });
-            let detector = Box::new(Detector::live(name, rest));
-            return Self::Bare(detector, budget, BudgetShare::new(start_ms));
+            let share = BudgetShare::new(start_ms);
+            return Self::Bare(Box::new((Detector::live(name, rest), budget, share)));
         }
         let config = FollowConfig {
             heal_alarms_per_month: 0.0,
@@ -114,7 +114,8 @@ impl Watching {
     /// Whether it stands in an alarm with this value.
     fn push(&mut self, at_ms: i64, value: f64) -> bool {
         match self {
-            Self::Bare(detector, budget, share) => {
+            Self::Bare(bare) => {
+                let (detector, budget, share) = &mut **bare;
                 let (_, tail) = detector.push(at_ms, value);
                 budget.judge(share, at_ms, tail, true).notify.is_raised()
             }
