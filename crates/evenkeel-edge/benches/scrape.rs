@@ -1,5 +1,9 @@
-//! What scraping costs: 100 targets with 1,000 series each, all read every 10 s, for a minute; and the parser alone, as a
-//! ratio to a plain pass over the same bytes: `cargo bench -p evenkeel-edge --bench scrape`.
+//! What scraping costs: 100 targets with 1,000 series each, all read every 10 s, for a minute, first by itself and then
+//! with a detector for every series; and the parser alone, as a ratio to a plain pass over the same bytes:
+//! `cargo bench -p evenkeel-edge --bench scrape`.
+//!
+//! With detectors, every series has a past of 200 readings before anything is counted, so that all that a series ever
+//! holds is there and all of it is judged.
 //!
 //! The targets are served over loopback by another process (this program again), so that their cost is not in the figure.
 //! Where a `prometheus` is found (`PROMETHEUS` names it, or it is in `PATH`), it reads the same targets afterwards, as
@@ -18,8 +22,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use evenkeel_core::time::Timestamp;
+use evenkeel_detect::follow::{Follow, FollowConfig, Kind, Point};
 use evenkeel_edge::collect::Prober;
 use evenkeel_edge::collect::exposition::{Entry, Exposition, Format};
+use evenkeel_edge::collect::reading::{Reading, ReadingKind};
 use evenkeel_edge::collect::scraper::{ScrapeTarget, Scraper};
 
 const TARGETS: usize = 100;
@@ -35,8 +42,13 @@ fn main() {
     }
     parser();
     let server = Server::start();
-    let (scraped, resident) = ours(server.port);
-    told("Evenkeel", scraped, resident);
+    for (who, detects) in [
+        ("Evenkeel, scraping alone", false),
+        ("Evenkeel, with a detector for every series", true),
+    ] {
+        let (used, resident) = ours(server.port, detects);
+        told(who, used, resident);
+    }
     match prometheus() {
         Some(program) => theirs(&program, server.port),
         None => println!("Prometheus: there is no `prometheus` here, so it was not measured"),
@@ -228,8 +240,8 @@ fn parser() {
     );
 }
 
-/// Scrapes for a while; what this process used meanwhile.
-fn ours(port: u16) -> (f64, u64) {
+/// Scrapes for a while, and follows what it reads if it `detects`; what this process used meanwhile.
+fn ours(port: u16, detects: bool) -> (f64, u64) {
     let targets = (0..TARGETS).map(|i| ScrapeTarget {
         every: EVERY,
         ..ScrapeTarget::new(
@@ -241,31 +253,91 @@ fn ours(port: u16) -> (f64, u64) {
         .enable_all()
         .build()
         .unwrap();
-    let begun = Instant::now();
-    let before = cpu(std::process::id());
-    let mut scraper = Scraper::new(targets.collect(), Prober::new(), begun);
+    let mut scraper = Scraper::new(targets.collect(), Prober::new(), Instant::now());
+    let mut follow = Follow::new(FollowConfig {
+        series_max: 2 * TARGETS * 1_000,
+        ..FollowConfig::default()
+    });
+    let read = async |scraper: &mut Scraper, until: Instant| {
+        let due = scraper.next_due().unwrap().min(until);
+        tokio::time::sleep_until(due.into()).await;
+        let round = scraper.round(Instant::now()).await;
+        assert!(
+            round
+                .reports
+                .iter()
+                .all(|r| r.missing.is_none() && r.notes.is_empty())
+        );
+        round
+    };
     let (mut asked, mut readings) = (0, 0);
-    runtime.block_on(async {
+    let used = runtime.block_on(async {
+        if detects {
+            // Rates are there from the second reading on.
+            let until = Instant::now() + EVERY + EVERY / 2;
+            while Instant::now() < until {
+                let round = read(&mut scraper, until).await;
+                give_a_past(&mut follow, &round.readings);
+            }
+        }
+        let begun = Instant::now();
+        let before = cpu(std::process::id());
         while begun.elapsed() < LASTS {
-            let due = scraper.next_due().unwrap().min(begun + LASTS);
-            tokio::time::sleep_until(due.into()).await;
-            let round = scraper.round(Instant::now()).await;
-            assert!(
-                round
-                    .reports
-                    .iter()
-                    .all(|r| r.missing.is_none() && r.notes.is_empty())
-            );
+            let round = read(&mut scraper, begun + LASTS).await;
             asked += round.reports.len();
             readings += round.readings.len();
+            if detects && let Some(newest) = round.readings.iter().map(|r| r.at).max() {
+                for reading in &round.readings {
+                    follow.observe(&point(reading, reading.at, reading.value), newest);
+                }
+                follow.check(newest, None, false);
+            }
         }
+        cpu(std::process::id()) - before
     });
-    let used = cpu(std::process::id()) - before;
     println!(
-        "{asked} scrapes of {} series in all, {readings} readings",
-        scraper.series_len()
+        "{asked} scrapes of {} series in all, {readings} readings, {} followed, {} dropped",
+        scraper.series_len(),
+        follow.len(),
+        follow.dropped().values().sum::<u64>()
     );
     (used, resident(std::process::id()))
+}
+
+/// The reading as a point of a followed series.
+fn point(reading: &Reading, at: Timestamp, value: f64) -> Point<'_> {
+    let (kind, n) = match reading.kind {
+        ReadingKind::Quantile { n } => (Kind::Latency, Some(n)),
+        ReadingKind::Rate => (Kind::Rate, None),
+        _ => (Kind::Gauge, None),
+    };
+    Point {
+        series: &reading.series,
+        service: reading.service.as_deref(),
+        kind,
+        at,
+        value,
+        n,
+        silent: false,
+    }
+}
+
+/// 200 readings before this one, around the same value, for every series that has none.
+fn give_a_past(follow: &mut Follow, readings: &[Reading]) {
+    const PAST: i64 = 200;
+    let every = i64::try_from(EVERY.as_millis()).unwrap();
+    let fresh: Vec<&Reading> = readings
+        .iter()
+        .filter(|r| follow.standing(&r.series).is_none())
+        .collect();
+    for reading in fresh {
+        for i in 0..PAST {
+            let at = reading.at.plus_millis((i - PAST) * every);
+            let off = (i * 7919 % 101) as f64 / 101.0 - 0.5;
+            let value = reading.value + off * 0.02 * reading.value.abs();
+            follow.observe(&point(reading, at, value), at);
+        }
+    }
 }
 
 fn prometheus() -> Option<String> {
