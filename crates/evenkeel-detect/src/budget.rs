@@ -311,23 +311,10 @@ mod tests {
 
     use super::Alarm::{Begins, GoesOn, Quiet};
     use super::*;
+    use crate::draws::Draws;
 
     const MINUTE_MS: i64 = 60_000;
     const MONTH_MINUTES: i64 = 43_200;
-
-    /// `SplitMix64` (Steele et al. 2014).
-    struct Draws(u64);
-
-    impl Draws {
-        /// Above 0 and at most 1.
-        fn unit(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (((z ^ (z >> 31)) >> 11) + 1) as f64 / (1_u64 << 53) as f64
-        }
-    }
 
     /// A budget and its series by name.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

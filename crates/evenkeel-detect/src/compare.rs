@@ -150,19 +150,9 @@ fn ln_choose(n: u64, k: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A generator that is good enough to draw from (`SplitMix64`, Steele et al. 2014).
-    struct Draws(u64);
+    use crate::draws::Draws;
 
     impl Draws {
-        fn unit(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-        }
-
         /// Latencies with a long tail around `scale` milliseconds.
         fn latencies(&mut self, n: usize, scale: f64) -> Vec<f64> {
             (0..n)

@@ -304,20 +304,9 @@ fn rate_tail(k: f64, mean: f64, variation: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Draws of `SplitMix64` (Steele et al. 2014).
-    struct Draws(u64);
+    use crate::draws::Draws;
 
     impl Draws {
-        /// Above 0 and at most 1.
-        fn unit(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (((z ^ (z >> 31)) >> 11) + 1) as f64 / (1_u64 << 53) as f64
-        }
-
         fn failures(&mut self, events: u64, share: f64) -> u64 {
             (0..events).map(|_| u64::from(self.unit() <= share)).sum()
         }

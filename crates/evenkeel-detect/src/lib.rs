@@ -20,6 +20,8 @@ pub mod budget;
 pub mod compare;
 pub mod config;
 pub mod counts;
+#[cfg(test)]
+mod draws;
 pub mod drift;
 pub mod ensemble;
 pub mod error_rate;

@@ -155,20 +155,10 @@ fn ln_choose(n: f64, k: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::draws::Draws;
     use proptest::prelude::*;
 
-    /// A generator that is good enough to draw from (`SplitMix64`, Steele et al. 2014).
-    struct Draws(u64);
-
     impl Draws {
-        fn unit(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-        }
-
         /// Thirty windows of a hundred; in a share of `bursts` of them half fail, in all a share of `share`.
         fn windows(&mut self, share: f64, bursts: f64) -> Vec<(u64, u64)> {
             (0..30)

@@ -226,26 +226,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::draws::Draws;
 
     const MONTH: u64 = 43_200;
-
-    /// `SplitMix64` (Steele et al. 2014).
-    struct Draws(u64);
-
-    impl Draws {
-        /// Above 0 and at most 1.
-        fn unit(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (((z ^ (z >> 31)) >> 11) + 1) as f64 / (1_u64 << 53) as f64
-        }
-
-        fn normal(&mut self) -> f64 {
-            (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
-        }
-    }
 
     fn after(points: u64, mut score: impl FnMut(&mut Draws) -> f64) -> Tail {
         let (mut tail, mut draws) = (Tail::new(), Draws(7));

@@ -3,25 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-
-/// A generator that is good enough to draw from (`SplitMix64`, Steele et al. 2014).
-struct Draws(u64);
+use crate::draws::Draws;
 
 impl Draws {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Box and Muller (1958).
-    fn normal(&mut self) -> f64 {
-        let u = 1.0 - self.unit();
-        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
-    }
-
     /// A tail as latencies have it.
     fn skewed(&mut self, n: usize) -> Vec<f64> {
         (0..n).map(|_| (1.0 - self.unit()).powf(-0.4)).collect()
