@@ -33,13 +33,18 @@ pub fn keep_priority() -> std::io::Result<()> {
 }
 
 /// Lowers the priority of the calling thread, and of every thread and program that it starts from here on, to this
-/// niceness: 0 to 19.
+/// niceness: 0 to 19. Whoever was started with a lower priority already keeps it.
 ///
 /// # Errors
 /// The system does not allow it. On systems other than Linux nothing is done.
 pub fn lower_priority(niceness: u8) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
-    rustix::process::setpriority_process(None, i32::from(niceness.min(19)))?;
+    {
+        let wanted = i32::from(niceness.min(19));
+        if rustix::process::getpriority_process(None)? < wanted {
+            rustix::process::setpriority_process(None, wanted)?;
+        }
+    }
     #[cfg(not(target_os = "linux"))]
     let _ = niceness;
     Ok(())
