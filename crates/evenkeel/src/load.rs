@@ -4,7 +4,7 @@
 //! that makes (`requests`), the plan of it (`plan`), what is refused (`safety`) and what this host must have room for
 //! (`sockets`); what is shown while it runs (`live`); what a run leaves ([`report`]), cleaned of secrets (`hide`), for
 //! people (`summary`, with figures as `shape` writes them), as tables (`tables`) and as a page ([`html`], with plots made by
-//! [`plot`] and figures as `figures` writes them); and how it lies to an older one ([`compare`]).
+//! [`plot`] and figures as `figures` writes them); and how it lies to an older one ([`mod@compare`]).
 //!
 //! Needs no configuration and no data directory, and writes nothing but the files that were asked for. Nothing here
 //! grows with the number of requests.
