@@ -80,7 +80,7 @@ class Nginx:
 
 
 def run(command, files=None):
-    """Standard output, processor seconds (user, system), and the most memory in MB."""
+    """Standard output, processor seconds (user, system), and the most memory in MB (1,000,000 bytes)."""
     def limits():
         if files:
             resource.setrlimit(resource.RLIMIT_NOFILE, (files, max(files, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
@@ -108,7 +108,7 @@ def resident(parent):
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         for child in children:
             found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{child}/status").read_text())
-            total = max(total, int(found.group(1)) / 1024 if found else 0)
+            total = max(total, int(found.group(1)) * 1024 / 1e6 if found else 0)
     except OSError:
         pass
     return total
