@@ -224,6 +224,8 @@ fn may_be_down(all: usize, [min_up, percent, max]: [u32; 3]) -> usize {
 pub(super) fn alerts(trace: &Trace, found: &mut Findings) {
     let mut told: BTreeMap<String, Option<Timestamp>> = BTreeMap::new();
     let mut keys: BTreeMap<&str, String> = BTreeMap::new();
+    // Cycles that are not closed and have called a person, and whether a person has said something since.
+    let mut calls: BTreeMap<&str, bool> = BTreeMap::new();
     // Alerted because another run was held in its middle: until that goes on.
     let mut by_hold: Vec<String> = Vec::new();
     for (i, item) in trace.items.iter().enumerate() {
@@ -257,18 +259,25 @@ pub(super) fn alerts(trace: &Trace, found: &mut Findings) {
                     told.remove(&key);
                 }
             }
+            "alerted" => {
+                calls.insert(e.workflow(), false);
+            }
             "closed" => {
                 let ended = e.payload["ended"].as_str().unwrap_or("");
+                let answered = calls.remove(e.workflow()) == Some(true);
                 if let Some(key) = keys.remove(e.workflow()) {
                     // What was only worked out may be worked out again when the mode is another.
-                    if matches!(ended, "human_alert" | "stuck") {
+                    if matches!(ended, "human_alert" | "stuck") && !answered {
                         told.insert(key, None);
                     } else {
                         told.remove(&key);
                     }
                 }
             }
-            "" if e.action == "order" => told.clear(),
+            "" if e.action == "order" => {
+                told.clear();
+                calls.values_mut().for_each(|answered| *answered = true);
+            }
             "" if e.action == "anomaly_cleared" => {
                 let key = e.payload["key"].as_str().unwrap_or("");
                 if e.payload["verified"] == true {
