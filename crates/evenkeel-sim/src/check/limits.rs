@@ -276,7 +276,9 @@ pub(super) fn alerts(trace: &Trace, found: &mut Findings) {
             }
             "" if e.action == "order" => {
                 told.clear();
-                calls.values_mut().for_each(|answered| *answered = true);
+                for answered in calls.values_mut() {
+                    *answered = true;
+                }
             }
             "" if e.action == "anomaly_cleared" => {
                 let key = e.payload["key"].as_str().unwrap_or("");
