@@ -65,7 +65,11 @@ impl Link {
         {
             return Err(("tls", "TLS: the target does not speak HTTP/2".to_owned()));
         }
-        let (sender, connection) = http2::handshake(Local, TokioIo::new(stream))
+        // More streams than the target takes are refused, and how many it takes is in its first frame: until that came,
+        // one request is under way and the rest waits.
+        let (sender, connection) = http2::Builder::new(Local)
+            .initial_max_send_streams(1)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|e| failure(&e))?;
         tokio::task::spawn_local(async move {

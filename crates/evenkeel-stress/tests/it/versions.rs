@@ -422,6 +422,32 @@ async fn http2_has_many_streams_over_few_connections() {
 }
 
 #[tokio::test]
+async fn http2_asks_for_no_more_streams_than_the_target_takes_though_it_says_so_late() {
+    // How many it takes is said only when the first request is there: those that came before would be refused.
+    let server = Listening::start(|stream, count| async move {
+        // The preface with settings and window takes 60 bytes; a request is more.
+        let mut place = [0; 120];
+        while stream
+            .peek(&mut place)
+            .await
+            .is_ok_and(|n| (1..100).contains(&n))
+        {
+            tokio::task::yield_now().await;
+        }
+        http2(stream, count, 3, |_| Reply::Good(2)).await;
+    })
+    .await;
+    let outcome = measure(&over_http2(server.plan("http", 200, 1), 50)).await;
+    assert_eq!(
+        (kinds(&outcome), outcome.answered),
+        (BTreeMap::new(), 200),
+        "{:?}",
+        outcome.error_samples
+    );
+    assert_eq!((server.requests(), server.connections()), (200, 1));
+}
+
+#[tokio::test]
 async fn a_reset_stream_costs_its_request_and_no_other() {
     let server = h2c(100, |n| match n % 10 {
         3 => Reply::Reset,
