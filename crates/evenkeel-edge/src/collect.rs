@@ -26,6 +26,6 @@ pub use log_templates::{LogTemplates, NewErrors};
 pub use memory::{MemorySample, sample_memory};
 pub use probe::{ProbeError, ProbeResult, Prober};
 pub use reading::{Reading, ReadingKind};
-pub use resources::{ResourceCollector, Roots};
+pub use resources::{GroupMemory, ResourceCollector, Roots};
 pub use scrape::{Scrape, ScrapeDelta, ScrapeNames};
 pub use sql::{SqlCollector, SqlQuery};

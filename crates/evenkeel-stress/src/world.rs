@@ -28,6 +28,9 @@ pub struct ServiceMemory {
     pub started: u64,
     /// Resident memory of it and its children, in bytes.
     pub bytes: u64,
+    /// What a control group that is its own is charged with and cannot drop, in bytes; nothing where it has none. It
+    /// holds what resident memory does not: shared memory files, sockets, the kernel's own for it.
+    pub group_bytes: Option<u64>,
 }
 
 /// Why there is no [`MemoryReading`].

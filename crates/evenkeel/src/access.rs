@@ -1,12 +1,14 @@
 //! What the stress tests need of the target beside HTTP: its memory, its database, the healer's mesh connection.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_edge::advisor::Secret;
 use evenkeel_edge::collect::exposition::{Entry, Exposition, Format};
 use evenkeel_edge::collect::probe::{PageRequest, Prober};
+use evenkeel_edge::collect::{GroupMemory, Roots};
 use evenkeel_edge::process::Supervisor;
 use evenkeel_edge::sql_pool::{PostgresPool, QueryLoad, SqlitePool};
 use evenkeel_edge::target::DatabaseSpec;
@@ -55,6 +57,32 @@ impl Access {
     }
 }
 
+/// What the control groups of services are charged with.
+fn group_memory(supervisor: &Supervisor, roots: &Roots) -> BTreeMap<String, u64> {
+    let names = supervisor.names().into_iter();
+    of_one_service_each(names.filter_map(|name| {
+        let status = supervisor.status(&name).ok()?;
+        // Where there is none, resident memory alone is told.
+        let group = roots.group_memory(status.process()?).ok()?;
+        Some((name, group))
+    }))
+}
+
+/// The groups that no two services share.
+fn of_one_service_each(
+    found: impl Iterator<Item = (String, GroupMemory)>,
+) -> BTreeMap<String, u64> {
+    let mut by_group: BTreeMap<PathBuf, Vec<(String, u64)>> = BTreeMap::new();
+    for (name, group) in found {
+        let services = by_group.entry(group.directory).or_default();
+        services.push((name, group.bytes));
+    }
+    let alone = by_group
+        .into_values()
+        .filter(|services| services.len() == 1);
+    alone.flatten().collect()
+}
+
 /// The sum of the series of a metric on a page.
 async fn metric_of(prober: &Prober, url: &str, name: &str) -> Result<f64, MemoryError> {
     let unreadable = |reason: String| MemoryError::Unreadable(format!("metric `{name}`: {reason}"));
@@ -100,9 +128,12 @@ impl TargetAccess for Access {
                 return Err(MemoryError::NoProcess);
             }
             let supervisor = self.supervisor.clone();
-            let used = tokio::task::spawn_blocking(move || supervisor.memory())
-                .await
-                .map_err(|e| MemoryError::Unreadable(e.to_string()))?;
+            let (used, groups) = tokio::task::spawn_blocking(move || {
+                let groups = group_memory(&supervisor, &Roots::default());
+                (supervisor.memory(), groups)
+            })
+            .await
+            .map_err(|e| MemoryError::Unreadable(e.to_string()))?;
             let mut reading = MemoryReading {
                 total_bytes: used.total_bytes,
                 by_service: BTreeMap::new(),
@@ -111,12 +142,14 @@ impl TargetAccess for Access {
                 let bytes = used.by_service.get(&name).copied().ok_or_else(|| {
                     MemoryError::Unreadable(format!("the memory of {name} could not be read"))
                 })?;
+                let group_bytes = groups.get(&name).copied();
                 reading.by_service.insert(
                     name,
                     ServiceMemory {
                         pid,
                         started,
                         bytes,
+                        group_bytes,
                     },
                 );
             }
@@ -201,6 +234,16 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
+
+    #[test]
+    fn a_control_group_of_two_services_is_that_of_neither() {
+        let found = [("a", "/x", 1), ("b", "/y", 2), ("c", "/x", 1)].map(|(name, group, bytes)| {
+            let directory = PathBuf::from(group);
+            (name.to_owned(), GroupMemory { directory, bytes })
+        });
+        let alone = of_one_service_each(found.into_iter());
+        assert_eq!(alone, BTreeMap::from([("b".to_owned(), 2)]));
+    }
 
     #[tokio::test]
     async fn a_metric_is_the_sum_of_its_series_and_never_a_guess() {

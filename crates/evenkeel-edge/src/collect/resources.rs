@@ -70,6 +70,28 @@ impl Default for Roots {
     }
 }
 
+impl Roots {
+    /// The memory of the control group of exactly this process. Reads a few small files.
+    ///
+    /// # Errors
+    ///
+    /// The reason, in words, why there is none: the process has ended, shares the group of Evenkeel, or the system has no
+    /// control groups of version 2 with the memory controller.
+    pub fn group_memory(&self, process: &ProcessId) -> Result<GroupMemory, String> {
+        sys::group_memory(self, process)
+    }
+}
+
+/// What a control group of a service's own is charged with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMemory {
+    /// The group, which other services may be in too.
+    pub directory: PathBuf,
+    /// Memory of all its processes, of what they share, and of the kernel for them, that cannot be dropped: of
+    /// `memory.stat` all but files and reclaimable slabs. In bytes.
+    pub bytes: u64,
+}
+
 /// What one process uses.
 #[derive(Clone, Debug, PartialEq)]
 struct ProcessFigures {

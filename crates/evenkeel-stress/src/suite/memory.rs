@@ -46,8 +46,8 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
         Err(error) => return inconclusive(spec, &format!("memory before the load: {error}")),
     };
     let mut load = Load::default();
-    let mut readings = match course(spec, ctx, &before).await {
-        Ok(now) => vec![(0, now)],
+    let mut course = match now(spec, ctx, &before).await {
+        Ok(mb) => Course::begin(mb, &before),
         Err(error) => return inconclusive(spec, &format!("memory before the load: {error}")),
     };
     let mut after = Ok(before.clone());
@@ -63,8 +63,8 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
             // What comes now is of another process, or of one that hangs.
             _ => break,
         };
-        match course(spec, ctx, reading).await {
-            Ok(now) => readings.push((load.requests, now)),
+        match now(spec, ctx, reading).await {
+            Ok(mb) => course.add(load.requests, mb, reading),
             Err(error) => {
                 after = Err(error);
                 break;
@@ -101,8 +101,8 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
         })
         .collect();
     f.note("growth_mb_by_service", per_service.into());
-    let leak = leak::judge(&readings);
-    f.note("leak", told(spec, &leak, &readings));
+    let leaks = course.judge();
+    f.note("leak", told(spec, &leaks, &course));
     f.value = growth;
     if growth > f.limit {
         f.status = TestStatus::Failed;
@@ -116,26 +116,104 @@ pub(super) async fn run(spec: &TestSpec, ctx: &TestContext, base: BaseUrl) -> Fi
         ));
         return f;
     }
-    hold_against_leak_limit(spec, f, &leak)
+    hold_against_leak_limit(spec, f, &leaks)
+}
+
+/// Memory over the blocks: requests made so far, and MB.
+struct Course {
+    /// Of the metric that is named, else the resident memory.
+    memory: Vec<(u64, f64)>,
+    /// Of the control groups of all services, where each has one of its own.
+    group: Option<Vec<(u64, f64)>>,
+}
+
+/// What a course says.
+struct Leaks {
+    memory: Leak,
+    group: Option<Leak>,
+}
+
+impl Course {
+    fn begin(mb: f64, reading: &MemoryReading) -> Self {
+        let group = group_mb(reading);
+        Self {
+            memory: vec![(0, mb)],
+            group: group.map(|mb| vec![(0, mb)]),
+        }
+    }
+
+    fn add(&mut self, requests: u64, mb: f64, reading: &MemoryReading) {
+        self.memory.push((requests, mb));
+        // With a gap it is no course.
+        let (group, now) = (self.group.take(), group_mb(reading));
+        self.group = group.zip(now).map(|(mut group, mb)| {
+            group.push((requests, mb));
+            group
+        });
+    }
+
+    fn judge(&self) -> Leaks {
+        Leaks {
+            memory: leak::judge(&self.memory),
+            group: self.group.as_deref().map(leak::judge),
+        }
+    }
+}
+
+/// What the control groups of all its services are charged with, in MB.
+fn group_mb(reading: &MemoryReading) -> Option<f64> {
+    let each = reading.by_service.values().map(|s| s.group_bytes);
+    each.sum::<Option<u64>>().map(mb)
 }
 
 /// A leak above the declared limit fails the test: what is left of the growth after the warm-up counts.
-fn hold_against_leak_limit(spec: &TestSpec, mut f: Figures, leak: &Leak) -> Figures {
-    let Some((limit, later)) = spec.leak_limit_mb_per_1000.zip(leak.later) else {
+fn hold_against_leak_limit(spec: &TestSpec, mut f: Figures, leaks: &Leaks) -> Figures {
+    let Some(limit) = spec.leak_limit_mb_per_1000 else {
         return f;
     };
-    if leak.verdict == Verdict::Leak && later.slope > limit {
-        (f.value, f.limit, f.unit) = (later.slope, limit, "MB");
-        f.status = TestStatus::Failed;
-        f.issue = Some(format!(
-            "memory leaks {:.2} MB for 1,000 requests (90 % sure of {:.2} to {:.2} MB), limit {limit} MB",
-            later.slope, later.low, later.high
-        ));
+    let whose = [
+        ("memory", Some(&leaks.memory)),
+        ("the control group", leaks.group.as_ref()),
+    ];
+    for (what, leak) in whose {
+        let Some((leak, later)) = leak.and_then(|l| Some((l, l.later?))) else {
+            continue;
+        };
+        if leak.verdict == Verdict::Leak && later.slope > limit {
+            (f.value, f.limit, f.unit) = (later.slope, limit, "MB");
+            f.status = TestStatus::Failed;
+            f.issue = Some(format!(
+                "{what} leaks {:.2} MB for 1,000 requests (90 % sure of {:.2} to {:.2} MB), limit {limit} MB",
+                later.slope, later.low, later.high
+            ));
+            break;
+        }
     }
     f
 }
 
-fn told(spec: &TestSpec, leak: &Leak, readings: &[(u64, f64)]) -> serde_json::Value {
+fn told(spec: &TestSpec, leaks: &Leaks, course: &Course) -> serde_json::Value {
+    let mut all = described(&leaks.memory);
+    if let Some(metric) = &spec.memory_metric {
+        all["metric"] = json!(metric);
+    }
+    if let Some(leak) = &leaks.group {
+        all["control_group"] = described(leak);
+    }
+    let blocks = course.memory.iter().enumerate();
+    all["blocks"] = blocks
+        .map(|(i, (requests, mb))| {
+            let mut block = json!({"requests": requests, "memory_mb": mb});
+            if let Some((_, mb)) = course.group.as_ref().and_then(|group| group.get(i)) {
+                block["control_group_mb"] = json!(mb);
+            }
+            block
+        })
+        .collect();
+    all
+}
+
+fn described(leak: &Leak) -> serde_json::Value {
     let slope = |s: Option<evenkeel_detect::SlopeInterval>| {
         json!({
             "mb_per_1000_requests": s.map(|s| s.slope),
@@ -146,13 +224,6 @@ fn told(spec: &TestSpec, leak: &Leak, readings: &[(u64, f64)]) -> serde_json::Va
     let mut all = slope(leak.all);
     all["later_half"] = slope(leak.later);
     all["verdict"] = json!(leak.verdict);
-    if let Some(metric) = &spec.memory_metric {
-        all["metric"] = json!(metric);
-    }
-    let blocks = readings.iter();
-    all["blocks"] = blocks
-        .map(|(requests, mb)| json!({"requests": requests, "memory_mb": mb}))
-        .collect();
     all
 }
 
@@ -222,7 +293,7 @@ async fn read(ctx: &TestContext) -> Result<MemoryReading, MemoryError> {
 }
 
 /// What the course of the memory is made of, in MB: the metric that is named, else the resident memory.
-async fn course(
+async fn now(
     spec: &TestSpec,
     ctx: &TestContext,
     reading: &MemoryReading,

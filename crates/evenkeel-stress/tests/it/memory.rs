@@ -254,6 +254,47 @@ async fn a_heap_can_tell_the_leak_that_resident_memory_hides() {
     assert_inconclusive(&result, "no such metric");
 }
 
+#[tokio::test]
+async fn a_control_group_can_tell_the_leak_that_resident_memory_hides() {
+    let server = Server::start(Router::new().route("/", get(async || "ok"))).await;
+    let mut spec = spec();
+    spec.leak_limit_mb_per_1000 = Some(1.0);
+    // 3 MB a block of 20 requests, in files in memory; the last reading is missing in one of the courses.
+    let reading = |mb: Option<u64>| {
+        let mut reading = memory(1, 100);
+        let api = reading.by_service.get_mut("api").unwrap();
+        api.group_bytes = mb.map(|mb| mb * 1_048_576);
+        Ok(reading)
+    };
+    let grown = [400, 400, 403, 406, 409, 412].map(|mb| reading(Some(mb)));
+    for (last, status) in [(Some(415), TestStatus::Failed), (None, TestStatus::Passed)] {
+        let readings = grown.clone().into_iter().chain([reading(last)]);
+        let access = FakeAccess::with_readings(readings);
+        let result = soon(run_test(&spec, &context(&server.url(), access))).await;
+        assert_eq!(result.status, status, "{}", result.context);
+        let leak = &result.context["leak"];
+        assert_eq!(leak["verdict"], "none");
+        let group = &leak["control_group"];
+        if last.is_none() {
+            assert!(group.is_null() && result.issue.is_none(), "{group}");
+            continue;
+        }
+        assert_eq!(
+            (
+                group["verdict"].as_str(),
+                leak["blocks"][5]["control_group_mb"].as_f64()
+            ),
+            (Some("leak"), Some(415.0))
+        );
+        let issue = result.issue.unwrap();
+        assert!(
+            issue.starts_with("the control group leaks 150.00 MB for 1,000"),
+            "{issue}"
+        );
+        assert_eq!(result.anomaly_type.as_str(), "memory_growth");
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod real {
     use std::io::{BufRead, BufReader};
@@ -312,6 +353,7 @@ server.serve_forever()
                     pid: self.0,
                     started: 1,
                     bytes,
+                    group_bytes: None,
                 };
                 Ok(MemoryReading {
                     total_bytes: bytes,

@@ -195,6 +195,7 @@ pub(crate) fn memory(pid: u32, mb: u64) -> MemoryReading {
         pid,
         started: u64::from(pid) * 7,
         bytes,
+        group_bytes: None,
     };
     MemoryReading {
         total_bytes: bytes,

@@ -80,6 +80,36 @@ pub(super) fn figures(dir: &Path) -> Figure<GroupFigures> {
     })
 }
 
+/// Lines of `memory.stat` whose memory the kernel cannot take back by dropping a page of a file. Of them only `anon` is in
+/// every kernel.
+const KEPT: [&str; 7] = [
+    "anon",
+    "shmem",
+    "slab_unreclaimable",
+    "kernel_stack",
+    "pagetables",
+    "percpu",
+    "sock",
+];
+
+/// Bytes that the group at this directory is charged with and that stay its own under pressure: neither cache of files
+/// nor what of the kernel's can be dropped.
+pub(super) fn kept_bytes(dir: &Path) -> Figure<u64> {
+    kept_in(&read(&dir.join("memory.stat"))?)
+}
+
+fn kept_in(text: &str) -> Figure<u64> {
+    let mut sum: u64 = 0;
+    for key in KEPT {
+        match keyed(text, key) {
+            Some(value) => sum = sum.saturating_add(whole("memory.stat", value)?),
+            None if key == "anon" => return Err("memory.stat has no anon".to_owned()),
+            None => {}
+        }
+    }
+    Ok(sum)
+}
+
 fn whole(file: &str, text: &str) -> Figure<u64> {
     text.parse()
         .map_err(|_| format!("{file} cannot be understood: no whole number"))
@@ -175,6 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_no_cache_of_files() {
+        let page = "anon 4096\nfile 900000\nkernel 20480\nkernel_stack 16384\npagetables 8192\nsock 100\nshmem 12288\n\
+             inactive_file 800000\nslab_reclaimable 7777\nslab_unreclaimable 3333\nslab 11110\n";
+        assert_eq!(kept_in(page), Ok(4096 + 16384 + 8192 + 100 + 12288 + 3333));
+        assert_eq!(kept_in("anon 0\n"), Ok(0));
+        for bad in ["", "file 1\n", "anon x\n", "anon 1\nshmem -1\n"] {
+            let error = kept_in(bad).unwrap_err();
+            assert!(error.starts_with("memory.stat "), "{error}");
+        }
+    }
+
+    #[test]
     fn a_file_that_is_too_long_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cpu.stat");
@@ -185,7 +227,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_taken(text in "(some|full|nr_periods|oom_kill| |=|\n|avg10|total|[0-9.a-z-]){0,30}") {
-            let _ = (pressure_in("f", "some", &text), throttling_in(&text), path_in(&text));
+            let _ = (pressure_in("f", "some", &text), throttling_in(&text), path_in(&text), kept_in(&text));
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Linux: `/proc`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use procfs::ProcError;
 use procfs::process::LimitValue;
 
-use super::{Figure, GroupFigures, ProcessFigures, Roots, cgroup};
+use super::{Figure, GroupFigures, GroupMemory, ProcessFigures, Roots, cgroup};
 use crate::process::ProcessId;
 use crate::process::procinfo::linux::exact_in;
 
@@ -49,8 +49,22 @@ pub(super) fn figures(
     exact_in(&roots.proc, process).map(|_| figures)
 }
 
-/// The control group of exactly this process, where it has one of its own.
+/// What the control group of exactly this process says.
 pub(super) fn group(roots: &Roots, process: &ProcessId) -> Figure<GroupFigures> {
+    cgroup::figures(&own_group(roots, process)?)
+}
+
+/// What its own group is charged with and keeps, and that group.
+pub(super) fn group_memory(roots: &Roots, process: &ProcessId) -> Figure<GroupMemory> {
+    let directory = own_group(roots, process)?;
+    Ok(GroupMemory {
+        bytes: cgroup::kept_bytes(&directory)?,
+        directory,
+    })
+}
+
+/// The directory of the control group of exactly this process, where it has one of its own.
+fn own_group(roots: &Roots, process: &ProcessId) -> Figure<PathBuf> {
     let of = |pid: &str| {
         let path = roots.proc.join(pid).join("cgroup");
         cgroup::path_in(&cgroup::read(&path)?)
@@ -71,7 +85,7 @@ pub(super) fn group(roots: &Roots, process: &ProcessId) -> Figure<GroupFigures> 
     } else {
         &roots.cgroup
     };
-    cgroup::figures(&base.join(own.trim_start_matches('/')))
+    Ok(base.join(own.trim_start_matches('/')))
 }
 
 fn why(error: ProcError) -> String {

@@ -1,6 +1,6 @@
 //! Everywhere else: what `sysinfo` tells of a process.
 
-use super::{Figure, GroupFigures, ProcessFigures, Roots};
+use super::{Figure, GroupFigures, GroupMemory, ProcessFigures, Roots};
 use crate::process::{ProcessId, procinfo};
 
 fn no<T>() -> Figure<T> {
@@ -21,5 +21,10 @@ pub(super) fn figures(_: &Roots, process: &ProcessId, with_pss: bool) -> Option<
 
 /// Control groups are Linux's.
 pub(super) fn group(_: &Roots, _: &ProcessId) -> Figure<GroupFigures> {
+    no()
+}
+
+/// Likewise.
+pub(super) fn group_memory(_: &Roots, _: &ProcessId) -> Figure<GroupMemory> {
     no()
 }

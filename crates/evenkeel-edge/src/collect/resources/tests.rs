@@ -316,6 +316,32 @@ fn version_2_beside_version_1_is_found() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn the_memory_of_a_group_is_that_of_a_group_of_its_own() {
+    let fake = Fake::new();
+    let roots = Roots {
+        proc: fake.dir.path().join("proc"),
+        cgroup: fake.dir.path().join("cgroup"),
+    };
+    // Without the controller.
+    let error = roots.group_memory(&process(7, 100)).unwrap_err();
+    assert!(error.contains("memory.stat"), "{error}");
+    fake.group_file("memory.stat", "anon 5000\nfile 100\nsock 11\n");
+    assert_eq!(
+        roots.group_memory(&process(7, 100)),
+        Ok(GroupMemory {
+            directory: roots.cgroup.join("system.slice/api.service"),
+            bytes: 5011
+        })
+    );
+    // Another process with its number.
+    assert!(roots.group_memory(&process(7, 101)).is_err());
+    fake.group_of("self", "0::/system.slice/api.service\n");
+    let error = roots.group_memory(&process(7, 100)).unwrap_err();
+    assert!(error.contains("shares that of Evenkeel"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn another_main_process_is_a_restart_and_no_rate_goes_over_it() {
     let fake = Fake::new();
     fake.process(8, 900, 0, 1);
