@@ -90,7 +90,7 @@ pub struct SetConfigArgs {
     pub set: BTreeMap<String, Value>,
 }
 
-/// Arguments of `set_tunable`: exactly one of `to` and `factor`.
+/// Arguments of `set_tunable`: exactly one of `to`, `factor` and `at_least`, but for `factor` with `at_least`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetTunableArgs {
@@ -102,9 +102,21 @@ pub struct SetTunableArgs {
     /// The present value times this; kept inside the tunable's bounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factor: Option<Value>,
-    /// With `factor`: not below this.
+    /// The present value where it is higher, else this; with `factor`: not below this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_least: Option<Value>,
+}
+
+impl SetTunableArgs {
+    /// Whether they say what the new value is, and say it once.
+    pub fn is_one_change(&self) -> bool {
+        match (&self.to, &self.factor) {
+            (Some(_), None) => self.at_least.is_none(),
+            (None, Some(_)) => true,
+            (None, None) => self.at_least.is_some(),
+            (Some(_), Some(_)) => false,
+        }
+    }
 }
 
 /// Arguments of `http_request`.

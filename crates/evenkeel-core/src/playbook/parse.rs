@@ -302,9 +302,9 @@ impl Linter<'_> {
             self.at(&place(step), text, Some(hint.to_owned()));
         };
         match &step.action {
-            Action::SetTunable(a) if a.to.is_some() == a.factor.is_some() => wrong(
-                "`set_tunable` needs exactly one of `to` and `factor`",
-                "`to: 20` sets a value, `factor: 2` doubles the present one",
+            Action::SetTunable(a) if !a.is_one_change() => wrong(
+                "`set_tunable` needs exactly one of `to`, `factor` and `at_least`",
+                "`to: 20` sets a value, `at_least: 20` raises a lower one to it, `factor: 2` doubles the present one",
             ),
             Action::SetConfig(a) if a.set.is_empty() || a.set.len() > 32 => {
                 wrong("`set_config` sets 1 to 32 keys", "list them under `set:`");
@@ -489,6 +489,12 @@ steps:
             (
                 "to: \"${params.size}\"",
                 "factor: 2, to: 3",
+                13,
+                "exactly one",
+            ),
+            (
+                "to: \"${params.size}\"",
+                "to: 2, at_least: 3",
                 13,
                 "exactly one",
             ),

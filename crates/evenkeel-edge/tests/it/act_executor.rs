@@ -51,7 +51,14 @@ async fn a_tunable_is_set_inside_its_bounds_and_taken_back_twice() {
             "{set_tunable: {name: pool, factor: 2, at_least: 16}}",
             "2 -> 16 in",
         ),
+        ("{set_tunable: {name: pool, at_least: 20}}", "2 -> 20 in"),
+        ("{set_tunable: {name: pool, at_least: 100}}", "2 -> 64 in"),
         ("{set_tunable: {name: rate, factor: 3}}", "0.5 -> 1.5 in"),
+        // What is more already is not lowered.
+        (
+            "{set_tunable: {name: rate, at_least: 0.25}}",
+            "already limits.rate = 0.5 in",
+        ),
         ("{set_tunable: {name: rate, to: 2}}", "0.5 -> 2.0 in"),
         (
             "{set_tunable: {name: mode, to: fast}}",
@@ -60,6 +67,10 @@ async fn a_tunable_is_set_inside_its_bounds_and_taken_back_twice() {
         (
             "{set_tunable: {name: idle, to: 3}}",
             "database.idle nothing -> 3 in",
+        ),
+        (
+            "{set_tunable: {name: idle, at_least: 4}}",
+            "database.idle nothing -> 4 in",
         ),
     ] {
         let p = w.prepare(action).unwrap();
@@ -77,6 +88,10 @@ async fn a_tunable_is_set_inside_its_bounds_and_taken_back_twice() {
             "nothing to multiply",
         ),
         ("{set_tunable: {name: mode, to: 3}}", "keeps its kind"),
+        (
+            "{set_tunable: {name: mode, at_least: 3}}",
+            "a number was expected",
+        ),
         (
             "{set_config: {file: other.toml, set: {a: 2}}}",
             "config_files",

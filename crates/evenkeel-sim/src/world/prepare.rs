@@ -185,10 +185,12 @@ impl World {
         }
         let now = self.ground.number(&a.name) as f64;
         let number = |v: &Option<Value>| v.as_ref().and_then(Value::as_f64);
-        let wanted = match (number(&a.to), number(&a.factor)) {
-            (Some(to), _) => to,
-            (None, Some(factor)) => (now * factor).max(number(&a.at_least).unwrap_or(0.0)),
-            (None, None) => return Err("neither `to` nor `factor` is a number".to_owned()),
+        let least = number(&a.at_least);
+        let wanted = match (number(&a.to), number(&a.factor), least) {
+            (Some(to), ..) => to,
+            (None, Some(factor), least) => (now * factor).max(least.unwrap_or(0.0)),
+            (None, None, Some(least)) => now.max(least),
+            (None, None, None) => return Err("no number says what to set".to_owned()),
         };
         #[expect(clippy::cast_possible_truncation, reason = "between 0 and a million")]
         let value = wanted.clamp(0.0, 1_000_000.0) as i64;

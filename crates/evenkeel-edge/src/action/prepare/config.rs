@@ -52,8 +52,15 @@ impl Preparing<'_> {
                 .filter(|x| x.is_finite())
                 .ok_or_else(|| self.refused(format!("`{what}` is {v}, and a number was expected")))
         };
-        let wanted = match (&a.to, &a.factor) {
-            (Some(to), None) => match to.as_f64() {
+        if !a.is_one_change() {
+            return Err(
+                self.refused("`set_tunable` needs exactly one of `to`, `factor` and `at_least`")
+            );
+        }
+        let least = a.at_least.as_ref().map(|v| number("at_least", v));
+        let least = least.transpose()?;
+        let wanted = match (&a.to, &a.factor, present) {
+            (Some(to), ..) => match to.as_f64() {
                 Some(x) => x,
                 None if tunable.min.is_some() || tunable.max.is_some() => {
                     return Err(self.refused(format!(
@@ -63,22 +70,22 @@ impl Preparing<'_> {
                 }
                 None => return Ok(to.clone()),
             },
-            (None, Some(factor)) => {
-                let factor = number("factor", factor)?;
-                let Some(now) = present else {
-                    return Err(self.refused(format!(
-                        "`{}` is not set in {}, so there is nothing to multiply: write it there, or use `to`",
-                        tunable.key,
-                        self.executor.short(&tunable.file)
-                    )));
-                };
-                let wanted = number(&tunable.key, now)? * factor;
-                match &a.at_least {
-                    Some(least) => wanted.max(number("at_least", least)?),
-                    None => wanted,
-                }
+            (None, Some(factor), Some(now)) => {
+                let wanted = number(&tunable.key, now)? * number("factor", factor)?;
+                least.map_or(wanted, |least| wanted.max(least))
             }
-            _ => return Err(self.refused("`set_tunable` needs exactly one of `to` and `factor`")),
+            (None, Some(_), None) => {
+                return Err(self.refused(format!(
+                    "`{}` is not set in {}, so there is nothing to multiply: write it there, or use `to`",
+                    tunable.key,
+                    self.executor.short(&tunable.file)
+                )));
+            }
+            (None, None, now) => {
+                let now = now.map(|now| number(&tunable.key, now)).transpose()?;
+                // One of them is there.
+                now.into_iter().chain(least).fold(f64::MIN, f64::max)
+            }
         };
         let mut value = wanted;
         let whole = match present {
