@@ -105,7 +105,10 @@ pub async fn run_observed(
     mut observer: Option<Observer<'_>>,
 ) -> Result<Outcome, EngineError> {
     let turns = plan.prepare()?;
-    let addresses = resolve(&plan.base, plan.limits.connect).await?;
+    let addresses = match &plan.transport.addresses {
+        Some(known) => known.clone(),
+        None => addresses(&plan.base, plan.limits.connect).await?,
+    };
     let dialer = Dialer::new(
         &plan.base,
         addresses,
@@ -261,8 +264,13 @@ fn busiest(times: &[&Time], so: impl Fn(&Time) -> Duration) -> Option<f64> {
         .reduce(f64::max)
 }
 
-/// The socket addresses of the host, at most eight.
-async fn resolve(base: &BaseUrl, limit: Duration) -> Result<Vec<SocketAddr>, EngineError> {
+/// The addresses of a target's host, at most eight, in the order in which they are tried.
+///
+/// # Errors
+///
+/// [`EngineError::Resolve`] when there is none, or none is told within `limit`; [`EngineError::Start`] when this host has no
+/// thread left to ask from.
+pub async fn addresses(base: &BaseUrl, limit: Duration) -> Result<Vec<SocketAddr>, EngineError> {
     let unresolved = |reason: String| EngineError::Resolve {
         base: base.to_string(),
         reason,

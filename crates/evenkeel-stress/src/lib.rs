@@ -36,11 +36,12 @@ pub mod sse;
 pub mod suite;
 pub mod target;
 mod text;
+pub mod words;
 pub mod world;
 
 pub use cancel::Cancel;
 pub use data::Rows;
-pub use engine::{EngineError, Live, Observer, run, run_observed};
+pub use engine::{EngineError, Live, Observer, addresses, run, run_observed};
 pub use mesh::{MeshClient, MeshEvent, MeshSpec, Responder, ResponderHandle};
 pub use outcome::{Interval, Outcome, RequestFigures, summary};
 pub use plan::{Arrivals, HttpVersion, Limits, Load, Plan, Rate, Think, Transport, Until};

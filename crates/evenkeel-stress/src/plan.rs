@@ -3,6 +3,7 @@
 mod pace;
 mod turns;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,6 +101,8 @@ pub struct Transport {
     pub streams: u32,
     /// PEM certificates of the authorities that are trusted with `https://`; nothing means those of this system.
     pub authorities: Option<Arc<[u8]>>,
+    /// Where the target is, tried in this order; nothing means that its name is looked up when the run begins.
+    pub addresses: Option<Vec<SocketAddr>>,
 }
 
 impl Default for Transport {
@@ -109,6 +112,7 @@ impl Default for Transport {
             keep_alive: true,
             streams: 1,
             authorities: None,
+            addresses: None,
         }
     }
 }

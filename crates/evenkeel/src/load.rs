@@ -33,7 +33,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read as _, Write as _};
 use std::path::Path;
 
-use evenkeel_stress::{Cancel, EngineError, Live, Load, Plan, Until, run_observed};
+use evenkeel_stress::{Cancel, EngineError, Live, Load, Plan, Until, addresses, run_observed};
 
 use args::LoadArgs;
 use compare::{Comparison, compare};
@@ -79,13 +79,17 @@ pub enum LoadError {
 /// Switching `cancel` on ends the run with what was measured so far.
 pub async fn run(args: &LoadArgs, config: &Path, cancel: &Cancel) -> Result<Done, LoadError> {
     let plan::Prepared {
-        plan,
+        mut plan,
         asked,
         hidden,
     } = plan::prepare(args).map_err(LoadError::Usage)?;
     if !args.yes_really {
         safety::ceilings(&plan).map_err(LoadError::Usage)?;
-        safety::address(&plan.base, config)?;
+        let addresses = addresses(&plan.base, plan.limits.connect);
+        let addresses = addresses.await.map_err(of_engine)?;
+        safety::target(&plan.base, &addresses, config)?;
+        // A name may mean another host by the time the load begins.
+        plan.transport.addresses = Some(addresses);
     }
     sockets::make_room(connections(&plan)).map_err(LoadError::Host)?;
     let old = args.compare.as_deref().map(read).transpose()?;
@@ -103,17 +107,21 @@ pub async fn run(args: &LoadArgs, config: &Path, cancel: &Cancel) -> Result<Done
     let mut show = |live: &Live| view.show(live);
     let outcome = run_observed(&plan, cancel, Some(&mut show)).await;
     view.end();
-    let outcome = outcome.map_err(|e| match e {
-        EngineError::Plan(e) => LoadError::Usage(e.to_string()),
-        EngineError::Resolve { .. } | EngineError::Start(_) => LoadError::Host(e.to_string()),
-        EngineError::Lost => LoadError::Internal(e.to_string()),
-    })?;
+    let outcome = outcome.map_err(of_engine)?;
     let mut report = Report::new(asked, started_at, &outcome);
     report.judge(args.thresholds.iter().map(|t| t.judge(&report)).collect());
     hidden.clean(&mut report);
     let comparison = old.map(|old| compare(&old, &report));
     write(args, &report, comparison.as_ref())?;
     Ok(Done { report, comparison })
+}
+
+fn of_engine(error: EngineError) -> LoadError {
+    match error {
+        EngineError::Plan(e) => LoadError::Usage(e.to_string()),
+        EngineError::Resolve { .. } | EngineError::Start(_) => LoadError::Host(error.to_string()),
+        EngineError::Lost => LoadError::Internal(error.to_string()),
+    }
 }
 
 /// A run that was saved before.

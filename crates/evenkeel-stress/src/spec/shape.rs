@@ -10,6 +10,7 @@ use super::{TestKind, TestSpec};
 use crate::plan::{Arrivals, HttpVersion, Limits, Load, Plan, Rate, Think, Transport, Until};
 use crate::target::BaseUrl;
 use crate::text::bounded;
+use crate::words;
 
 /// Connections of an open loop whose test names no `concurrency`.
 const OPEN_CONNECTIONS: u32 = 50;
@@ -196,15 +197,13 @@ pub(super) fn de_rate<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Rate>, D
     d.deserialize_any(Reader).map(Some)
 }
 
+/// How long a ramp takes is said here: the rate does not know how long the test is.
 fn parse_rate(text: &str) -> Option<Rate> {
-    let Some((from, rest)) = text.split_once("..") else {
-        return text.trim().parse().ok().map(Rate::constant);
-    };
-    let (to, over) = rest.split_once(" over ")?;
-    let over: f64 = over.trim().strip_suffix('s')?.trim().parse().ok()?;
-    let over = Duration::try_from_secs_f64(over).ok()?;
-    let rate = Rate::ramp(from.trim().parse().ok()?, to.trim().parse().ok()?, over);
-    (!over.is_zero()).then_some(rate)
+    let pace = words::pace(text).ok()?;
+    match pace.over {
+        Some(over) => (!over.is_zero()).then(|| Rate::ramp(pace.from, pace.to, over)),
+        None => (!pace.is_ramp()).then(|| Rate::constant(pace.to)),
+    }
 }
 
 pub(super) fn de_arrivals<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Arrivals>, D::Error> {
@@ -267,7 +266,7 @@ mod tests {
     fn a_rate_makes_an_open_loop_and_a_duration_a_closed_one() {
         let base = || BaseUrl::parse("http://h").unwrap();
         let spec = read(json!({
-            "name": "x", "kind": "latency", "endpoints": ["/"], "rate": "100..500 over 30s", "duration_s": 60,
+            "name": "x", "kind": "latency", "endpoints": ["/"], "rate": "100..500 over 0.5m", "duration_s": 60,
             "warm_up_s": 1.5, "arrivals": "poisson", "http2": true, "expect_within_ms": 250, "p99_limit_ms": 900,
         }))
         .unwrap();
@@ -319,6 +318,7 @@ mod tests {
                 json!({"rate": "1..5 over 0s", "duration_s": 1}),
                 "is no rate",
             ),
+            (json!({"rate": "1..5", "duration_s": 1}), "is no rate"),
             (json!({"rate": 200_000, "duration_s": 1}), "at most"),
             (json!({"rate": 10, "duration_s": 0}), "duration_s"),
             (

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use evenkeel_stress::words::{Pace, pace, time};
 use evenkeel_stress::{JsonCheck, StatusSet, Think};
 
 use super::threshold::{self, Threshold};
-use super::values::{self, Header, Pace, StopAt};
+use super::values::{self, Header, StopAt};
 
 const EXIT_CODES: &str =
     "Redirects are never followed: an answer with a status from 300 to 399 counts as what it is.
@@ -51,10 +52,10 @@ pub struct LoadArgs {
     #[arg(long, short = 'n', value_name = "N", conflicts_with_all = ["duration", "rate"], help_heading = "Load")]
     pub requests: Option<u64>,
     /// For how long: 500ms, 30s, 2m, 1h; 10s when neither this nor -n is given
-    #[arg(long, short = 'd', value_name = "TIME", value_parser = values::time, help_heading = "Load")]
+    #[arg(long, short = 'd', value_name = "TIME", value_parser = time, help_heading = "Load")]
     pub duration: Option<Duration>,
     /// Open loop: so many requests a second however slow the target is, such as 1000, or '100..2000 over 60s'
-    #[arg(long, value_name = "RATE", value_parser = values::pace, help_heading = "Load")]
+    #[arg(long, value_name = "RATE", value_parser = pace, help_heading = "Load")]
     pub rate: Option<Pace>,
     /// How they are spread
     #[arg(
@@ -66,7 +67,7 @@ pub struct LoadArgs {
     )]
     pub arrivals: Spread,
     /// Make load for so long before anything is counted
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = values::time, help_heading = "Load")]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time, help_heading = "Load")]
     pub warm_up: Duration,
     /// Pause between an answer and the next request of a connection: 20ms, or 10ms..50ms
     #[arg(long, value_name = "TIME", value_parser = values::think, conflicts_with = "rate", help_heading = "Load")]
@@ -124,7 +125,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "/POINTER[=VALUE]", value_parser = values::json_check, help_heading = "What a good answer is")]
     pub expect_json: Vec<JsonCheck>,
     /// It comes within this time
-    #[arg(long, value_name = "TIME", value_parser = values::time, help_heading = "What a good answer is")]
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "What a good answer is")]
     pub expect_within: Option<Duration>,
 
     /// HTTP/2: over TLS as agreed on, without TLS from the start
@@ -146,10 +147,10 @@ pub struct LoadArgs {
     #[arg(long, help_heading = "Connections")]
     pub no_keep_alive: bool,
     /// Limit for opening a connection
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = values::time, help_heading = "Connections")]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time, help_heading = "Connections")]
     pub connect_timeout: Duration,
     /// Limit for a request, from its start to the last byte of its answer
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::time, help_heading = "Connections")]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time, help_heading = "Connections")]
     pub timeout: Duration,
 
     /// Exit with 1 unless this holds: 'p95 < 300ms', 'service.p99 < 1s', 'errors < 1%', 'throughput > 100/s'; may be

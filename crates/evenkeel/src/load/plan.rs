@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_stress::words::Pace;
 use evenkeel_stress::{
     Arrivals, BaseUrl, BodyCheck, HttpVersion, Limits, Load, Plan, Rate, RequestSpec, Rows,
     Transport, Until,
@@ -13,7 +14,7 @@ use super::args::{LoadArgs, Spread};
 use super::hide::Hidden;
 use super::report::{Asked, Pacing, whole_ms};
 use super::requests::{self, Common};
-use super::values::{Pace, in_words};
+use super::values::in_words;
 
 /// How long a run takes when nothing is said.
 const DURATION_USUAL: Duration = Duration::from_secs(10);
@@ -200,6 +201,7 @@ fn transport(args: &LoadArgs) -> Result<Transport, String> {
         keep_alive: !args.no_keep_alive,
         streams: args.streams,
         authorities,
+        addresses: None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! What load is refused unless somebody insists: on other people's hosts, and more than a slip of the finger should make.
 
-use std::net::{IpAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,8 +17,6 @@ const RATE_CEILING: f64 = 50_000.0;
 const REQUESTS_CEILING: u64 = 100_000_000;
 /// Longest run without `--yes-really`, in seconds: a day.
 const SECONDS_CEILING: u64 = 86_400;
-/// Most addresses of a name that are looked at, as many as the engine uses.
-const ADDRESSES_MAX: usize = 8;
 
 /// Refuses what is more than usual.
 pub(super) fn ceilings(plan: &Plan) -> Result<(), String> {
@@ -53,10 +51,14 @@ pub(super) fn ceilings(plan: &Plan) -> Result<(), String> {
     }
 }
 
-/// Refuses an address that is neither on this host nor the configured target's own.
-pub(super) fn address(base: &BaseUrl, config: &Path) -> Result<(), LoadError> {
-    let addresses = resolve(base).map_err(LoadError::Host)?;
-    let Some(foreign) = addresses.iter().find(|ip| !is_loopback(**ip)) else {
+/// Refuses a target whose addresses are neither on this host nor those of the configured target.
+pub(super) fn target(
+    base: &BaseUrl,
+    addresses: &[SocketAddr],
+    config: &Path,
+) -> Result<(), LoadError> {
+    let mut all = addresses.iter().map(SocketAddr::ip);
+    let Some(foreign) = all.find(|ip| !is_loopback(*ip)) else {
         return Ok(());
     };
     let shown = if base.host().parse::<IpAddr>().is_ok() {
@@ -73,22 +75,6 @@ pub(super) fn address(base: &BaseUrl, config: &Path) -> Result<(), LoadError> {
     Err(LoadError::Usage(format!(
         "{shown} is neither this host nor {configured}; load can hurt whoever it hits: if it is yours to hurt, add --yes-really"
     )))
-}
-
-fn resolve(base: &BaseUrl) -> Result<Vec<IpAddr>, String> {
-    if let Ok(ip) = base.host().parse::<IpAddr>() {
-        return Ok(vec![ip]);
-    }
-    let found: Vec<IpAddr> = (base.host(), base.port())
-        .to_socket_addrs()
-        .map_err(|e| format!("cannot find the address of {base}: {e}"))?
-        .take(ADDRESSES_MAX)
-        .map(|a| a.ip())
-        .collect();
-    if found.is_empty() {
-        return Err(format!("{base} has no address"));
-    }
-    Ok(found)
 }
 
 /// `127.0.0.0/8` and `::1`, also in the form that IPv6 gives to IPv4.
@@ -128,6 +114,25 @@ mod tests {
 
     fn base(url: &str) -> BaseUrl {
         BaseUrl::parse(url).unwrap()
+    }
+
+    /// Whether load on it is refused; its host is an address.
+    fn address(base: &BaseUrl, config: &Path) -> Result<(), LoadError> {
+        let ip = base.host().parse().unwrap();
+        target(base, &[SocketAddr::new(ip, base.port())], config)
+    }
+
+    #[test]
+    fn a_name_is_as_far_away_as_its_farthest_address() {
+        let nowhere = Path::new("/nonexistent/evenkeel.toml");
+        let name = base("http://here.example:8080");
+        let here = "127.0.0.1:8080".parse().unwrap();
+        let elsewhere = "192.0.2.1:8080".parse().unwrap();
+        assert!(target(&name, &[here], nowhere).is_ok());
+        let refused = target(&name, &[here, elsewhere], nowhere)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("here.example (192.0.2.1)"), "{refused}");
     }
 
     #[test]

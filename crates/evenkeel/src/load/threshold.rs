@@ -2,6 +2,8 @@
 //!
 //! They are judged on the document that is saved, so that whoever reads it comes to the same verdict.
 
+use evenkeel_stress::words::time;
+
 use super::report::{Percentiles, Report, Verdict};
 use super::values;
 
@@ -63,9 +65,9 @@ pub(super) fn parse(text: &str) -> Result<Threshold, String> {
     let figure = figure(&name).ok_or_else(wrong)?;
     let limit = match figure {
         Figure::Latency(_) | Figure::Service(_) => {
-            let time = values::time(value)
-                .map_err(|e| format!("{e}; a threshold is written as 'p95 < 300ms'"))?;
-            time.as_secs_f64() * 1000.0
+            let limit =
+                time(value).map_err(|e| format!("{e}; a threshold is written as 'p95 < 300ms'"))?;
+            limit.as_secs_f64() * 1000.0
         }
         Figure::Errors => {
             values::percent(value)

@@ -377,4 +377,5 @@ fn elsewhere_what_is_not_told_is_missing() {
     assert!(figures.rss_bytes.unwrap() > 100_000);
     assert!(figures.pss_bytes.unwrap().is_err() && figures.threads.is_err());
     assert!(portable::group(&Roots::default(), &me).is_err());
+    assert!(portable::group_memory(&Roots::default(), &me).is_err());
 }
