@@ -229,10 +229,10 @@ impl Worker {
                 let ask = ask_http1(local, slot, &request, what, begun, &self.alarm);
                 let asked = ask.await;
                 self.alarm.clear();
-                asked.unwrap_or_else(|sent_at| Asked {
+                asked.unwrap_or_else(|(sent_at, sent)| Asked {
                     end: timeout(),
                     sent_at,
-                    sent: request.len() as u64,
+                    sent,
                     received: 0,
                 })
             }
@@ -262,7 +262,8 @@ async fn dial(local: &Local) -> Result<Connection, ConnectFailure> {
     Ok(Connection::new(stream, Rc::clone(&local.scratch)))
 }
 
-/// Asks once, over the connection that is there or a new one; when it timed out, the moment it was sent.
+/// Asks once, over the connection that is there or a new one; when it timed out, the moment it was sent and its bytes,
+/// none where no connection opened.
 ///
 /// A connection that the target had closed while it was idle is replaced once, as every client does; the request had
 /// not left.
@@ -273,7 +274,7 @@ async fn ask_http1(
     what: &Prepared,
     begun: Instant,
     alarm: &Alarm,
-) -> Result<Asked, Instant> {
+) -> Result<Asked, (Instant, u64)> {
     let no_answer = |kind, message: String, sent_at, sent| Asked {
         end: End::NoAnswer {
             kind,
@@ -292,7 +293,7 @@ async fn ask_http1(
         } else {
             fresh = true;
             let Some(opened) = until(alarm, dial(local)).await else {
-                return Err(Instant::now());
+                return Err((Instant::now(), 0));
             };
             sent_at = Instant::now();
             opened
@@ -320,7 +321,7 @@ async fn ask_http1(
                 let message = "the connection was closed before the request left".to_owned();
                 Ok(no_answer("reset", message, sent_at, 0))
             }
-            Err(Failure::Timeout) => Err(sent_at),
+            Err(Failure::Timeout) => Err((sent_at, length)),
             Err(Failure::Reset(message)) => Ok(no_answer("reset", message, sent_at, length)),
             Err(Failure::Protocol(violation)) => Ok(no_answer(
                 "protocol",

@@ -210,6 +210,15 @@ async fn a_full_accept_queue_times_out_on_connecting() {
     let mut plan = Plan::closed(base, vec![RequestSpec::get("/")], 2, 2);
     plan.limits.connect = Duration::from_millis(150);
     assert_eq!(measure(&plan).await.errors, only("connect_timeout", 2));
+    // The request's own time is over before: it did not leave, so none of its bytes did.
+    plan.transport.keep_alive = false;
+    plan.limits.connect = Duration::from_secs(5);
+    plan.limits.request = Duration::from_millis(150);
+    let outcome = measure(&plan).await;
+    assert_eq!(
+        (outcome.errors, outcome.bytes_sent),
+        (only("timeout", 2), 0)
+    );
 }
 
 #[tokio::test]
