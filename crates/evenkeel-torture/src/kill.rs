@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -223,11 +223,19 @@ fn kill_one(
         })
     };
     let status = child.wait().context("waiting for the child")?;
-    anyhow::ensure!(
-        std::os::unix::process::ExitStatusExt::signal(&status) == Some(9),
-        "the child ended by itself: {status}"
-    );
+    anyhow::ensure!(was_killed(status), "the child ended by itself: {status}");
     told
+}
+
+#[cfg(unix)]
+fn was_killed(status: ExitStatus) -> bool {
+    std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
+}
+
+/// Elsewhere a killed process has no more than a code.
+#[cfg(not(unix))]
+fn was_killed(status: ExitStatus) -> bool {
+    !status.success()
 }
 
 /// Reads until the child is dead; kills it after some lines.

@@ -4,8 +4,7 @@
 //! The one unsafe module. SQLite's interface is a table of C functions over a struct whose first field is a pointer
 //! to that table; everything here forwards such a call and decides nothing.
 
-use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr;
 use std::sync::{Arc, Once};
@@ -153,7 +152,10 @@ fn path<'a>(name: *const c_char) -> Option<&'a Path> {
     }
     // SAFETY: SQLite's names end with a NUL and live as long as the call, or, for an open file, as long as the file.
     let name = unsafe { CStr::from_ptr(name) };
-    Some(Path::new(OsStr::from_bytes(name.to_bytes())))
+    // They are UTF-8, as every path of a workload is.
+    Some(Path::new(
+        name.to_str().expect("SQLite names files in UTF-8"),
+    ))
 }
 
 fn offset(from: sqlite3_int64) -> u64 {

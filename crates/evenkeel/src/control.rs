@@ -25,8 +25,10 @@ pub const QUESTION_LEN_MAX: usize = 64 * 1024;
 pub const TEXT_LEN_MAX: usize = 500;
 /// Longest silence, in milliseconds: 90 days.
 pub const SILENCE_MS_MAX: i64 = 90 * 86_400_000;
+#[cfg(unix)]
 /// How long a client of the socket may take for its question.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+#[cfg(unix)]
 /// Most clients of the socket at once.
 const CLIENTS_MAX: usize = 16;
 /// How often it is looked whether an approval has expired.

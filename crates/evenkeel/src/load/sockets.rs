@@ -1,5 +1,6 @@
 //! Room for sockets: the limit of open files of this process, raised as far as its host allows.
 
+#[cfg(unix)]
 /// Files that are open beside the connections: the program's own, those that are written, and a few for the resolver.
 const OTHER_FILES: u64 = 64;
 
