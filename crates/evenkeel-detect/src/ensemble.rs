@@ -18,7 +18,7 @@ mod tail;
 
 use damping::Damping;
 use forecast::{Bank, Residuals};
-use grid::Grid;
+use grid::{Grid, Place};
 use serde::{Deserialize, Serialize};
 use tail::{Pace, Tail};
 
@@ -119,6 +119,31 @@ pub struct Ensemble {
     rareness: crate::tail::Tail,
 }
 
+/// What one look at a value sees while nothing is learned of it; good until the series changes.
+pub(crate) struct Sight {
+    at_ms: i64,
+    value: f64,
+    points: u32,
+    pace: Pace,
+    residuals: Residuals,
+    sizes: [f32; KINDS],
+    places: [Place; GRIDS],
+    /// Decades, for each point.
+    rarity: f64,
+    evidence: Evidence,
+    expected: f64,
+    low: f64,
+    high: f64,
+}
+
+/// How a value was admitted.
+enum Admitted {
+    /// The series is as it was.
+    Unchanged,
+    /// Something began or was forgotten: what was seen of the value before is so no more.
+    Changed,
+}
+
 /// What one value amounts to before damping.
 struct Finding {
     /// Decades, per five minutes of the series' time.
@@ -140,25 +165,40 @@ impl Ensemble {
     /// Judges `value`, measured at `at_ms` (Unix time in milliseconds), and learns it. What is not finite, or not
     /// newer than the last one, is neither judged nor learned.
     pub fn push(&mut self, at_ms: i64, value: f64) -> Score {
-        let Some(value) = self.admit(at_ms, value) else {
+        if self.admit(at_ms, value).is_none() {
             return self.quiet(at_ms);
-        };
-        let finding = self.look(at_ms, value);
-        let interval = self.interval_ms / REFERENCE_MS;
-        let score = self.damping.push(finding.rarity, finding.chance, interval);
-        let tail = self.rareness.push(height(score));
-        self.scored(score, tail, &finding)
+        }
+        let sight = self.look(at_ms, value);
+        self.take(&sight)
+    }
+
+    /// [`Ensemble::push`] of what was seen already.
+    pub(crate) fn push_seen(&mut self, sight: &Sight) -> Score {
+        match self.admit(sight.at_ms, sight.value) {
+            None => self.quiet(sight.at_ms),
+            Some(Admitted::Unchanged) => self.take(sight),
+            Some(Admitted::Changed) => {
+                let sight = self.look(sight.at_ms, sight.value);
+                self.take(&sight)
+            }
+        }
     }
 
     /// Judges `value` as [`Ensemble::push`] does and learns nothing: for use while something is wrong. What stands
     /// already is not damped, so that this says whether the value is unusual *in itself*.
     pub fn judge(&self, at_ms: i64, value: f64) -> Score {
-        if !value.is_finite() || self.points == 0 {
-            return self.quiet(at_ms);
-        }
-        let mut trial = self.clone();
-        trial.points = trial.points.saturating_add(1);
-        let finding = trial.look(at_ms, value.clamp(-VALUE_MAX, VALUE_MAX));
+        self.see(at_ms, value)
+            .map_or_else(|| self.quiet(at_ms), |sight| self.judge_seen(&sight))
+    }
+
+    /// A look at a value that may be judged, and learned afterwards: nothing where it is no number, or the first.
+    pub(crate) fn see(&self, at_ms: i64, value: f64) -> Option<Sight> {
+        (value.is_finite() && self.points > 0).then(|| self.look(at_ms, value))
+    }
+
+    /// [`Ensemble::judge`] of what was seen already.
+    pub(crate) fn judge_seen(&self, sight: &Sight) -> Score {
+        let finding = self.find(sight);
         let score = finding.rarity - self.damping.restlessness(finding.chance);
         self.scored(score, self.rareness.judge(height(score)), &finding)
     }
@@ -174,13 +214,15 @@ impl Ensemble {
     }
 
     /// Whether the value counts; if so the clock has moved on to it.
-    fn admit(&mut self, at_ms: i64, value: f64) -> Option<f64> {
+    fn admit(&mut self, at_ms: i64, value: f64) -> Option<Admitted> {
         if !value.is_finite() {
             return None;
         }
         let value = value.clamp(-VALUE_MAX, VALUE_MAX);
+        let mut admitted = Admitted::Unchanged;
         if self.points == 0 {
             self.bank.start(value);
+            admitted = Admitted::Changed;
         } else {
             let step_ms = at_ms.saturating_sub(self.last_ms);
             if step_ms <= 0 {
@@ -193,12 +235,14 @@ impl Ensemble {
                     return None;
                 }
                 self.resume(value);
+                admitted = Admitted::Changed;
             } else {
                 let step = step_ms as f64;
                 if self.interval_ms <= 0.0 {
                     self.interval_ms = step;
                 } else if step > GAP_INTERVALS * self.interval_ms {
                     self.resume(value);
+                    admitted = Admitted::Changed;
                 }
                 // A running median: one step of 2 % towards each interval.
                 let towards = if step > self.interval_ms { 1.02 } else { 0.98 };
@@ -208,10 +252,11 @@ impl Ensemble {
             }
         }
         self.late = 0;
-        self.age(at_ms);
+        if self.age(at_ms) {
+            admitted = Admitted::Changed;
+        }
         self.last_ms = at_ms;
-        self.points = self.points.saturating_add(1);
-        Some(value)
+        Some(admitted)
     }
 
     fn resume(&mut self, value: f64) {
@@ -219,9 +264,10 @@ impl Ensemble {
         self.settling = SETTLING_POINTS;
     }
 
-    /// Lets the past fade, once a day and once a generation.
-    fn age(&mut self, at_ms: i64) {
+    /// Lets the past fade, once a day and once a generation. Whether it did.
+    fn age(&mut self, at_ms: i64) -> bool {
         let day = at_ms.div_euclid(DAY_MS);
+        let mut faded = false;
         if self.points == 0 {
             (self.day, self.generation_ms) = (day, at_ms);
         }
@@ -230,6 +276,7 @@ impl Ensemble {
             for tail in self.above.iter_mut().chain(&mut self.below) {
                 tail.fade(FADE_A_DAY);
             }
+            faded = true;
         }
         self.generation_points = self.generation_points.saturating_add(1);
         let old = at_ms.saturating_sub(self.generation_ms);
@@ -239,34 +286,43 @@ impl Ensemble {
             self.season.turn();
             self.trend.turn();
             self.deviation.turn();
+            faded = true;
         }
+        faded
     }
 
-    fn look(&mut self, at_ms: i64, value: f64) -> Finding {
-        let pace = Pace::at(self.points);
+    /// Looks at a finite value that would be the next one.
+    fn look(&self, at_ms: i64, value: f64) -> Sight {
+        let value = value.clamp(-VALUE_MAX, VALUE_MAX);
+        let points = self.points.saturating_add(1);
+        let pace = Pace::at(points);
         let (expected, low, high) = self.band(at_ms);
-        let residuals = self.bank.push(at_ms, value, self.points, self.interval_ms);
-        let (distances, novelty, newest) = self.novelty(value, &residuals);
+        let residuals = self.bank.look(at_ms, value, points);
+        let places = self.places(value, &residuals);
+        let (novelty, newest) = Self::novelty(&places, points);
 
         let (mut best, mut sum, mut loudest) = (0.0, 0.0, Evidence::None);
-        let evidence = Self::evidence(&residuals, distances[2]);
+        let mut sizes = [0.0; KINDS];
+        let evidence = Self::evidence(&residuals, places[2].distance);
         for (kind, &(size, unit, name)) in evidence.iter().enumerate() {
             // What is beyond the number format is as far as it goes.
             let most = VALUE_MAX;
             let (size, unit) = (narrow(size.clamp(-most, most)), narrow(unit.min(most)));
-            let mut hear = |tail: &mut Tail, size: f32, handicap: f64| {
-                let rarity = f64::from(tail.rarity(size, unit, pace));
-                tail.learn(size, pace);
-                let rarity = rarity - handicap;
-                if size > 0.0 && rarity > 0.0 {
+            sizes[kind] = size;
+            let mut hear = |tail: &Tail, size: f32, handicap: f64| {
+                let rarity = f64::from(tail.rarity(size, unit, pace)) - handicap;
+                if rarity > 0.0 {
                     sum += rarity;
                     if rarity > best {
                         (best, loudest) = (rarity, name);
                     }
                 }
             };
-            hear(&mut self.above[kind], size, HANDICAP[kind]);
-            if let Some(tail) = self.below.get_mut(kind) {
+            if size > 0.0 {
+                hear(&self.above[kind], size, HANDICAP[kind]);
+            } else if size < 0.0
+                && let Some(tail) = self.below.get(kind)
+            {
                 hear(tail, -size, HANDICAP[kind] + FALLING);
             }
         }
@@ -277,14 +333,64 @@ impl Ensemble {
         }
         sum += strongest_novelty;
         best = f64::max(best, strongest_novelty);
-        let time = (self.interval_ms.max(1000.0) / REFERENCE_MS).log10();
-        Finding {
-            rarity: (1.0 - AGREEMENT) * best + AGREEMENT * sum + together + time,
+        Sight {
+            at_ms,
+            value,
+            points,
+            pace,
+            residuals,
+            sizes,
+            places,
+            rarity: (1.0 - AGREEMENT) * best + AGREEMENT * sum + together,
             evidence: loudest,
-            chance: f64::from(self.points).log10() + time,
             expected,
             low,
             high,
+        }
+    }
+
+    /// What was seen amounts to this at the series' pace.
+    fn find(&self, sight: &Sight) -> Finding {
+        let time = (self.interval_ms.max(1000.0) / REFERENCE_MS).log10();
+        Finding {
+            rarity: sight.rarity + time,
+            evidence: sight.evidence,
+            chance: f64::from(sight.points).log10() + time,
+            expected: sight.expected,
+            low: sight.low,
+            high: sight.high,
+        }
+    }
+
+    /// Scores what was seen, and learns it.
+    fn take(&mut self, sight: &Sight) -> Score {
+        self.learn(sight);
+        let finding = self.find(sight);
+        let interval = self.interval_ms / REFERENCE_MS;
+        let score = self.damping.push(finding.rarity, finding.chance, interval);
+        let tail = self.rareness.push(height(score));
+        self.scored(score, tail, &finding)
+    }
+
+    fn learn(&mut self, sight: &Sight) {
+        self.points = self.points.saturating_add(1);
+        let r = &sight.residuals;
+        let at = (sight.at_ms, sight.value);
+        self.bank.learn(at, r, self.points, self.interval_ms);
+        let [value, trend, deviation, season] = &sight.places;
+        self.value.learn(value, 0.0, sight.value, r.unit);
+        if self.settling == 0 {
+            self.trend.learn(trend, r.before, r.now, r.unit);
+            self.deviation
+                .learn(deviation, r.context, r.deviation, r.unit);
+        }
+        self.season.learn(season, 0.0, r.season_shift, r.unit);
+        self.settling = self.settling.saturating_sub(1);
+        for (kind, size) in sight.sizes.iter().enumerate() {
+            self.above[kind].learn(*size, sight.pace);
+            if let Some(tail) = self.below.get_mut(kind) {
+                tail.learn(-size, sight.pace);
+            }
         }
     }
 
@@ -303,37 +409,39 @@ impl Ensemble {
         ]
     }
 
-    /// Each grid's distance (share of its range), what it counts (decades), and the name of the one that counts most.
-    fn novelty(&mut self, value: f64, r: &Residuals) -> ([f64; GRIDS], [f64; GRIDS], Evidence) {
-        let settled = self.settling == 0;
-        self.settling = self.settling.saturating_sub(1);
-        let in_context = |grid: &mut Grid<32>, context, value| {
-            if settled {
-                grid.push(context, value, r.unit)
+    /// Where the value lies on each grid.
+    fn places(&self, value: f64, r: &Residuals) -> [Place; GRIDS] {
+        let in_context = |grid: &Grid<32>, context, value| {
+            if self.settling == 0 {
+                grid.look(context, value, r.unit)
             } else {
-                0.0
+                Place::default()
             }
         };
-        let distances = [
-            self.value.push(0.0, value, r.unit),
-            in_context(&mut self.trend, r.before, r.now),
-            in_context(&mut self.deviation, r.context, r.deviation),
-            self.season.push(0.0, r.season_shift, r.unit),
-        ];
-        let experience = (f64::from(self.points).log10() - 1.3).max(0.0);
+        [
+            self.value.look(0.0, value, r.unit),
+            in_context(&self.trend, r.before, r.now),
+            in_context(&self.deviation, r.context, r.deviation),
+            self.season.look(0.0, r.season_shift, r.unit),
+        ]
+    }
+
+    /// What each grid's distance counts (decades), and the name of the one that counts most.
+    fn novelty(places: &[Place; GRIDS], points: u32) -> ([f64; GRIDS], Evidence) {
+        let experience = (f64::from(points).log10() - 1.3).max(0.0);
         let mut counts = [0.0; GRIDS];
         let mut newest = (0.0, Evidence::None);
-        for ((count, name), (distance, weight)) in counts
+        for ((count, name), (place, weight)) in counts
             .iter_mut()
             .zip(GRID_NAMES)
-            .zip(distances.iter().zip(GRID_WEIGHT))
+            .zip(places.iter().zip(GRID_WEIGHT))
         {
-            *count = weight * (GRID_SHARPNESS * distance).ln_1p() * experience;
+            *count = weight * (GRID_SHARPNESS * place.distance).ln_1p() * experience;
             if *count > newest.0 {
                 newest = (*count, name);
             }
         }
-        (distances, counts, newest.1)
+        (counts, newest.1)
     }
 
     /// What is expected at `at_ms`, and between which bounds all but 3 % on either side have been.
