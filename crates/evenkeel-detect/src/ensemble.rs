@@ -123,13 +123,14 @@ pub struct Ensemble {
 pub(crate) struct Sight {
     at_ms: i64,
     value: f64,
-    points: u32,
     pace: Pace,
     residuals: Residuals,
     sizes: [f32; KINDS],
     places: [Place; GRIDS],
     /// Decades, for each point.
     rarity: f64,
+    /// Decades of the points: what once in all of them is by chance.
+    chance: f64,
     evidence: Evidence,
     expected: f64,
     low: f64,
@@ -296,10 +297,11 @@ impl Ensemble {
         let value = value.clamp(-VALUE_MAX, VALUE_MAX);
         let points = self.points.saturating_add(1);
         let pace = Pace::at(points);
+        let chance = f64::from(points).log10();
         let (expected, low, high) = self.band(at_ms);
         let residuals = self.bank.look(at_ms, value, points);
         let places = self.places(value, &residuals);
-        let (novelty, newest) = Self::novelty(&places, points);
+        let (novelty, newest) = Self::novelty(&places, chance);
 
         let (mut best, mut sum, mut loudest) = (0.0, 0.0, Evidence::None);
         let mut sizes = [0.0; KINDS];
@@ -336,12 +338,12 @@ impl Ensemble {
         Sight {
             at_ms,
             value,
-            points,
             pace,
             residuals,
             sizes,
             places,
             rarity: (1.0 - AGREEMENT) * best + AGREEMENT * sum + together,
+            chance,
             evidence: loudest,
             expected,
             low,
@@ -355,7 +357,7 @@ impl Ensemble {
         Finding {
             rarity: sight.rarity + time,
             evidence: sight.evidence,
-            chance: f64::from(sight.points).log10() + time,
+            chance: sight.chance + time,
             expected: sight.expected,
             low: sight.low,
             high: sight.high,
@@ -426,9 +428,10 @@ impl Ensemble {
         ]
     }
 
-    /// What each grid's distance counts (decades), and the name of the one that counts most.
-    fn novelty(places: &[Place; GRIDS], points: u32) -> ([f64; GRIDS], Evidence) {
-        let experience = (f64::from(points).log10() - 1.3).max(0.0);
+    /// What each grid's distance counts (decades), and the name of the one that counts most, after so many decades of
+    /// points.
+    fn novelty(places: &[Place; GRIDS], decades: f64) -> ([f64; GRIDS], Evidence) {
+        let experience = (decades - 1.3).max(0.0);
         let mut counts = [0.0; GRIDS];
         let mut newest = (0.0, Evidence::None);
         for ((count, name), (place, weight)) in counts
@@ -436,7 +439,10 @@ impl Ensemble {
             .zip(GRID_NAMES)
             .zip(places.iter().zip(GRID_WEIGHT))
         {
-            *count = weight * (GRID_SHARPNESS * place.distance).ln_1p() * experience;
+            // Most values have been seen before, and need no logarithm.
+            if place.distance > 0.0 {
+                *count = weight * (GRID_SHARPNESS * place.distance).ln_1p() * experience;
+            }
             if *count > newest.0 {
                 newest = (*count, name);
             }
