@@ -39,7 +39,7 @@ const QUANTILE_FLOOR: f32 = 0.01;
 /// The quantiles' steps grow smaller by this power of the points, with a floor so that a series may change its ways,
 const STEP_POWER: f64 = -0.7;
 const STEP_MIN: f64 = 0.015;
-/// which is reached here.
+/// which is reached at this point.
 const SETTLED_POINTS: u32 = 404;
 /// Points before anything is judged.
 const WARM_UP_POINTS: u32 = 20;
