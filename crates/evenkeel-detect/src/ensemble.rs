@@ -14,35 +14,21 @@
 mod damping;
 mod forecast;
 mod grid;
+mod sight;
 mod tail;
 
 use damping::Damping;
-use forecast::{Bank, Residuals};
+use forecast::Bank;
 use grid::Grid;
 use serde::{Deserialize, Serialize};
-use tail::{Pace, Tail};
+use sight::Finding;
+pub(crate) use sight::Sight;
+use tail::Tail;
 
 /// Kinds of evidence that have tails of their own, above and below; the last has one above only.
 const KINDS: usize = 8;
-/// What each kind must be beyond, in decades, before it counts, in [`Ensemble::evidence`]'s order.
-const HANDICAP: [f64; KINDS] = [-0.5, 0.4, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0];
-/// Falling is less often a fault than rising: it must be so many decades rarer.
-const FALLING: f64 = 1.2;
-/// The strongest evidence counts in full but for this share, of which all evidence gets its part: kinds that agree
-/// are worth more than one alone.
-const AGREEMENT: f64 = 0.1;
-/// What a new context counts beside the tails, for each of the grids in [`Ensemble::novelty`]'s order.
+/// Grids that say what is new.
 const GRIDS: usize = 4;
-const GRID_WEIGHT: [f64; GRIDS] = [1.0, 0.7, 0.6, 0.5];
-const GRID_NAMES: [Evidence; GRIDS] = [
-    Evidence::Range,
-    Evidence::Context,
-    Evidence::Context,
-    Evidence::Season,
-];
-const GRIDS_TOGETHER: f64 = 1.1;
-/// A distance of one twelfth of the range is where a new context begins to matter.
-const GRID_SHARPNESS: f64 = 12.0;
 /// The interval for which rarities are given, in milliseconds.
 const REFERENCE_MS: f64 = 300_000.0;
 /// A gap is more than so many usual intervals without a value.
@@ -119,16 +105,12 @@ pub struct Ensemble {
     rareness: crate::tail::Tail,
 }
 
-/// What one value amounts to before damping.
-struct Finding {
-    /// Decades, per five minutes of the series' time.
-    rarity: f64,
-    evidence: Evidence,
-    /// Decades that once in all points is by chance, likewise.
-    chance: f64,
-    expected: f64,
-    low: f64,
-    high: f64,
+/// How a value was admitted.
+enum Admitted {
+    /// The series is as it was.
+    Unchanged,
+    /// Something began or was forgotten: what was seen of the value before is so no more.
+    Changed,
 }
 
 impl Ensemble {
@@ -140,25 +122,40 @@ impl Ensemble {
     /// Judges `value`, measured at `at_ms` (Unix time in milliseconds), and learns it. What is not finite, or not
     /// newer than the last one, is neither judged nor learned.
     pub fn push(&mut self, at_ms: i64, value: f64) -> Score {
-        let Some(value) = self.admit(at_ms, value) else {
+        if self.admit(at_ms, value).is_none() {
             return self.quiet(at_ms);
-        };
-        let finding = self.look(at_ms, value);
-        let interval = self.interval_ms / REFERENCE_MS;
-        let score = self.damping.push(finding.rarity, finding.chance, interval);
-        let tail = self.rareness.push(height(score));
-        self.scored(score, tail, &finding)
+        }
+        let sight = self.look(at_ms, value);
+        self.take(&sight)
+    }
+
+    /// [`Ensemble::push`] of what was seen already.
+    pub(crate) fn push_seen(&mut self, sight: &Sight) -> Score {
+        match self.admit(sight.at_ms, sight.value) {
+            None => self.quiet(sight.at_ms),
+            Some(Admitted::Unchanged) => self.take(sight),
+            Some(Admitted::Changed) => {
+                let sight = self.look(sight.at_ms, sight.value);
+                self.take(&sight)
+            }
+        }
     }
 
     /// Judges `value` as [`Ensemble::push`] does and learns nothing: for use while something is wrong. What stands
     /// already is not damped, so that this says whether the value is unusual *in itself*.
     pub fn judge(&self, at_ms: i64, value: f64) -> Score {
-        if !value.is_finite() || self.points == 0 {
-            return self.quiet(at_ms);
-        }
-        let mut trial = self.clone();
-        trial.points = trial.points.saturating_add(1);
-        let finding = trial.look(at_ms, value.clamp(-VALUE_MAX, VALUE_MAX));
+        self.see(at_ms, value)
+            .map_or_else(|| self.quiet(at_ms), |sight| self.judge_seen(&sight))
+    }
+
+    /// A look at a value that may be judged, and learned afterwards: nothing where it is no number, or the first.
+    pub(crate) fn see(&self, at_ms: i64, value: f64) -> Option<Sight> {
+        (value.is_finite() && self.points > 0).then(|| self.look(at_ms, value))
+    }
+
+    /// [`Ensemble::judge`] of what was seen already.
+    pub(crate) fn judge_seen(&self, sight: &Sight) -> Score {
+        let finding = self.find(sight);
         let score = finding.rarity - self.damping.restlessness(finding.chance);
         self.scored(score, self.rareness.judge(height(score)), &finding)
     }
@@ -174,13 +171,15 @@ impl Ensemble {
     }
 
     /// Whether the value counts; if so the clock has moved on to it.
-    fn admit(&mut self, at_ms: i64, value: f64) -> Option<f64> {
+    fn admit(&mut self, at_ms: i64, value: f64) -> Option<Admitted> {
         if !value.is_finite() {
             return None;
         }
         let value = value.clamp(-VALUE_MAX, VALUE_MAX);
+        let mut admitted = Admitted::Unchanged;
         if self.points == 0 {
             self.bank.start(value);
+            admitted = Admitted::Changed;
         } else {
             let step_ms = at_ms.saturating_sub(self.last_ms);
             if step_ms <= 0 {
@@ -193,12 +192,14 @@ impl Ensemble {
                     return None;
                 }
                 self.resume(value);
+                admitted = Admitted::Changed;
             } else {
                 let step = step_ms as f64;
                 if self.interval_ms <= 0.0 {
                     self.interval_ms = step;
                 } else if step > GAP_INTERVALS * self.interval_ms {
                     self.resume(value);
+                    admitted = Admitted::Changed;
                 }
                 // A running median: one step of 2 % towards each interval.
                 let towards = if step > self.interval_ms { 1.02 } else { 0.98 };
@@ -208,10 +209,11 @@ impl Ensemble {
             }
         }
         self.late = 0;
-        self.age(at_ms);
+        if self.age(at_ms) {
+            admitted = Admitted::Changed;
+        }
         self.last_ms = at_ms;
-        self.points = self.points.saturating_add(1);
-        Some(value)
+        Some(admitted)
     }
 
     fn resume(&mut self, value: f64) {
@@ -219,9 +221,10 @@ impl Ensemble {
         self.settling = SETTLING_POINTS;
     }
 
-    /// Lets the past fade, once a day and once a generation.
-    fn age(&mut self, at_ms: i64) {
+    /// Lets the past fade, once a day and once a generation. Whether it did.
+    fn age(&mut self, at_ms: i64) -> bool {
         let day = at_ms.div_euclid(DAY_MS);
+        let mut faded = false;
         if self.points == 0 {
             (self.day, self.generation_ms) = (day, at_ms);
         }
@@ -230,6 +233,7 @@ impl Ensemble {
             for tail in self.above.iter_mut().chain(&mut self.below) {
                 tail.fade(FADE_A_DAY);
             }
+            faded = true;
         }
         self.generation_points = self.generation_points.saturating_add(1);
         let old = at_ms.saturating_sub(self.generation_ms);
@@ -239,101 +243,19 @@ impl Ensemble {
             self.season.turn();
             self.trend.turn();
             self.deviation.turn();
+            faded = true;
         }
+        faded
     }
 
-    fn look(&mut self, at_ms: i64, value: f64) -> Finding {
-        let pace = Pace::at(self.points);
-        let (expected, low, high) = self.band(at_ms);
-        let residuals = self.bank.push(at_ms, value, self.points, self.interval_ms);
-        let (distances, novelty, newest) = self.novelty(value, &residuals);
-
-        let (mut best, mut sum, mut loudest) = (0.0, 0.0, Evidence::None);
-        let evidence = Self::evidence(&residuals, distances[2]);
-        for (kind, &(size, unit, name)) in evidence.iter().enumerate() {
-            // What is beyond the number format is as far as it goes.
-            let most = VALUE_MAX;
-            let (size, unit) = (narrow(size.clamp(-most, most)), narrow(unit.min(most)));
-            let mut hear = |tail: &mut Tail, size: f32, handicap: f64| {
-                let rarity = f64::from(tail.rarity(size, unit, pace));
-                tail.learn(size, pace);
-                let rarity = rarity - handicap;
-                if size > 0.0 && rarity > 0.0 {
-                    sum += rarity;
-                    if rarity > best {
-                        (best, loudest) = (rarity, name);
-                    }
-                }
-            };
-            hear(&mut self.above[kind], size, HANDICAP[kind]);
-            if let Some(tail) = self.below.get_mut(kind) {
-                hear(tail, -size, HANDICAP[kind] + FALLING);
-            }
-        }
-        let strongest_novelty = novelty.iter().copied().fold(0.0, f64::max);
-        let together = GRIDS_TOGETHER * novelty.iter().sum::<f64>();
-        if together > best {
-            loudest = newest;
-        }
-        sum += strongest_novelty;
-        best = f64::max(best, strongest_novelty);
-        let time = (self.interval_ms.max(1000.0) / REFERENCE_MS).log10();
-        Finding {
-            rarity: (1.0 - AGREEMENT) * best + AGREEMENT * sum + together + time,
-            evidence: loudest,
-            chance: f64::from(self.points).log10() + time,
-            expected,
-            low,
-            high,
-        }
-    }
-
-    /// Size, least size that matters, and name of each kind of evidence.
-    fn evidence(r: &Residuals, deviation_distance: f64) -> [(f64, f64, Evidence); KINDS] {
-        const LOG_UNIT: f64 = 1e-3;
-        [
-            (r.fast, r.unit, Evidence::Point),
-            (r.mean, r.unit, Evidence::Shift),
-            (r.season, 1e-3, Evidence::Season),
-            (r.log_fast, LOG_UNIT, Evidence::Point),
-            (r.log_mean, LOG_UNIT, Evidence::Shift),
-            (r.log_season, LOG_UNIT, Evidence::Season),
-            (r.log_season_mean, LOG_UNIT, Evidence::Season),
-            (deviation_distance, 1e-3, Evidence::Context),
-        ]
-    }
-
-    /// Each grid's distance (share of its range), what it counts (decades), and the name of the one that counts most.
-    fn novelty(&mut self, value: f64, r: &Residuals) -> ([f64; GRIDS], [f64; GRIDS], Evidence) {
-        let settled = self.settling == 0;
-        self.settling = self.settling.saturating_sub(1);
-        let in_context = |grid: &mut Grid<32>, context, value| {
-            if settled {
-                grid.push(context, value, r.unit)
-            } else {
-                0.0
-            }
-        };
-        let distances = [
-            self.value.push(0.0, value, r.unit),
-            in_context(&mut self.trend, r.before, r.now),
-            in_context(&mut self.deviation, r.context, r.deviation),
-            self.season.push(0.0, r.season_shift, r.unit),
-        ];
-        let experience = (f64::from(self.points).log10() - 1.3).max(0.0);
-        let mut counts = [0.0; GRIDS];
-        let mut newest = (0.0, Evidence::None);
-        for ((count, name), (distance, weight)) in counts
-            .iter_mut()
-            .zip(GRID_NAMES)
-            .zip(distances.iter().zip(GRID_WEIGHT))
-        {
-            *count = weight * (GRID_SHARPNESS * distance).ln_1p() * experience;
-            if *count > newest.0 {
-                newest = (*count, name);
-            }
-        }
-        (distances, counts, newest.1)
+    /// Scores what was seen, and learns it.
+    fn take(&mut self, sight: &Sight) -> Score {
+        self.learn(sight);
+        let finding = self.find(sight);
+        let interval = self.interval_ms / REFERENCE_MS;
+        let score = self.damping.push(finding.rarity, finding.chance, interval);
+        let tail = self.rareness.push(height(score));
+        self.scored(score, tail, &finding)
     }
 
     /// What is expected at `at_ms`, and between which bounds all but 3 % on either side have been.
@@ -386,12 +308,4 @@ fn share(score: f64) -> f64 {
 /// A score as a height above nothing.
 fn height(score: f64) -> f64 {
     score.max(-3.0) + 3.0
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "evidence needs no more than the 7 digits of an f32"
-)]
-fn narrow(value: f64) -> f32 {
-    value as f32
 }

@@ -30,11 +30,19 @@ impl Level {
     /// Judges `value`, measured at `at_ms` (Unix time in milliseconds), and learns it, now or when it is known what
     /// it belongs to.
     pub fn push(&mut self, at_ms: i64, value: f64) -> Score {
-        let score = self.ensemble.judge(at_ms, value);
-        if score.tail <= SUSPICIOUS_TAIL && self.held.len() < HELD_MAX {
-            self.held.push((at_ms, value));
-            return score;
+        if self.held.len() < HELD_MAX
+            && let Some(sight) = self.ensemble.see(at_ms, value)
+        {
+            let score = self.ensemble.judge_seen(&sight);
+            if score.tail <= SUSPICIOUS_TAIL {
+                self.held.push((at_ms, value));
+                return score;
+            }
+            if self.held.is_empty() {
+                return self.ensemble.push_seen(&sight);
+            }
         }
+        // What was seen without what is held back is so no more once that is learned.
         for (at_ms, value) in std::mem::take(&mut self.held) {
             self.ensemble.push(at_ms, value);
         }
@@ -55,9 +63,44 @@ impl Level {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MINUTE_MS: i64 = 60_000;
+
+    /// The level as it is said: judged first, and learned by a look of its own.
+    fn push_in_two_steps(level: &mut Level, at_ms: i64, value: f64) -> Score {
+        let score = level.ensemble.judge(at_ms, value);
+        if score.tail <= SUSPICIOUS_TAIL && level.held.len() < HELD_MAX {
+            level.held.push((at_ms, value));
+            return score;
+        }
+        for (at_ms, value) in std::mem::take(&mut level.held) {
+            level.ensemble.push(at_ms, value);
+        }
+        level.ensemble.push(at_ms, value)
+    }
+
+    /// Steps in time and factors of the value, most of them usual.
+    fn any_points() -> impl Strategy<Value = Vec<(i64, f64)>> {
+        let step = prop_oneof![
+            40 => Just(MINUTE_MS),
+            10 => MINUTE_MS / 2..2 * MINUTE_MS,
+            1 => Just(0),
+            1 => -30 * MINUTE_MS..0,
+            1 => Just(60 * MINUTE_MS),
+            1 => Just(24 * 60 * MINUTE_MS),
+        ];
+        let factor = prop_oneof![
+            60 => 0.9..1.1,
+            3 => 2.0..20.0,
+            1 => Just(f64::NAN),
+            1 => Just(0.0),
+            1 => any::<f64>(),
+        ];
+        prop::collection::vec((step, factor), 400..900)
+    }
 
     /// A thousand minutes with a ripple.
     fn known() -> (Level, i64) {
@@ -112,6 +155,23 @@ mod tests {
         for _ in 0..500 {
             at += MINUTE_MS;
             assert!(level.judge(at, 200.0).tail < 1e-3);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn one_look_is_worth_two(points in any_points()) {
+            let (mut one, mut two) = (Level::new(), Level::new());
+            let mut at = 1_700_000_000_000;
+            for (i, (step, factor)) in points.into_iter().enumerate() {
+                at += step;
+                let value = (50.0 + (i % 17) as f64) * factor;
+                let score = one.push(at, value);
+                prop_assert_eq!(score, push_in_two_steps(&mut two, at, value));
+            }
+            prop_assert_eq!(one, two);
         }
     }
 }

@@ -65,6 +65,9 @@ pub(super) struct Residuals {
     pub(super) season_shift: f64,
     /// The least change that could matter, in the value's unit.
     pub(super) unit: f64,
+    /// The last few values' mean and that of their logarithms, the newest among them.
+    mean_level: f64,
+    log_mean_level: f64,
 }
 
 /// The forecasters of one series.
@@ -142,53 +145,56 @@ impl Bank {
         }
     }
 
-    /// Looks at point number `points` (from 1), `interval_ms` being the usual time between two, and learns it.
-    pub(super) fn push(
-        &mut self,
-        at_ms: i64,
-        value: f64,
-        points: u32,
-        interval_ms: f64,
-    ) -> Residuals {
-        let hour = hour(at_ms);
-        let season = self.season(hour);
+    /// Looks at point number `points` (from 1).
+    pub(super) fn look(&self, at_ms: i64, value: f64, points: u32) -> Residuals {
+        let season = self.season(hour(at_ms));
         let unit = self.unit();
         let first = 1.0 / f64::from(points);
         let by = |half_life: f64| weight(half_life).max(first);
         let soft = SOFT * self.size.max(1e-12);
         let log = |x: f64| (x / soft).asinh();
 
-        self.mean += by(MEAN) * (value - self.mean);
-        let (fast, season_off) = (value - self.fast, value - season);
+        let mean_level = self.mean + by(MEAN) * (value - self.mean);
         let (log_value, log_season) = (log(value), log(season));
-        self.log_mean += by(MEAN) * (log_value - self.log_mean);
-        self.log_season_mean += 0.5 * (log_value - log_season - self.log_season_mean);
-        self.context += weight(CONTEXT) * (value - self.context);
-        self.lagged += weight(LAGGED) * (value - self.lagged);
-        let slot = points as usize % LAG_POINTS;
-        let before = self.origin + f64::from(self.lag[slot]);
-        self.lag[slot] = (self.lagged - self.origin) as f32;
-
-        let out = Residuals {
-            fast,
-            mean: self.mean - self.slow,
-            season: season_off / self.season_scale(),
+        let log_mean_level = self.log_mean + by(MEAN) * (log_value - self.log_mean);
+        let log_season_mean =
+            self.log_season_mean + 0.5 * (log_value - log_season - self.log_season_mean);
+        let context = self.context + weight(CONTEXT) * (value - self.context);
+        let lagged = self.lagged + weight(LAGGED) * (value - self.lagged);
+        Residuals {
+            fast: value - self.fast,
+            mean: mean_level - self.slow,
+            season: (value - season) / self.season_scale(),
             log_fast: log_value - log(self.fast),
-            log_mean: self.log_mean - log(self.slow),
+            log_mean: log_mean_level - log(self.slow),
             log_season: log_value - log_season,
-            log_season_mean: self.log_season_mean,
-            context: self.context,
-            deviation: value - self.context,
-            before,
-            now: self.lagged,
+            log_season_mean,
+            context,
+            deviation: value - context,
+            before: self.origin + f64::from(self.lag[lag_slot(points)]),
+            now: lagged,
             season_shift: self.season_shift,
             unit,
-        };
-        self.learn(value, hour, points, interval_ms);
-        out
+            mean_level,
+            log_mean_level,
+        }
     }
 
-    fn learn(&mut self, value: f64, hour: usize, points: u32, interval_ms: f64) {
+    /// Learns what [`Bank::look`] found; `interval_ms` is the usual time between two points.
+    pub(super) fn learn(
+        &mut self,
+        (at_ms, value): (i64, f64),
+        found: &Residuals,
+        points: u32,
+        interval_ms: f64,
+    ) {
+        let hour = hour(at_ms);
+        self.mean = found.mean_level;
+        self.log_mean = found.log_mean_level;
+        self.log_season_mean = found.log_season_mean;
+        self.context = found.context;
+        self.lagged = found.now;
+        self.lag[lag_slot(points)] = (self.lagged - self.origin) as f32;
         let first = 1.0 / f64::from(points);
         let by = |half_life: f64| weight(half_life).max(first);
         let limited = |shock: f64, deviation: f64| {
@@ -233,6 +239,11 @@ impl Bank {
         let level = f64::from(self.profile[hour]);
         self.profile[hour] = (share.mul_add(value - self.origin - level, level)) as f32;
     }
+}
+
+/// Where the lagged level of point number `points` lies, over the one that is forgotten for it.
+fn lag_slot(points: u32) -> usize {
+    points as usize % LAG_POINTS
 }
 
 fn hour(at_ms: i64) -> usize {

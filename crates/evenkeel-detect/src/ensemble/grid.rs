@@ -52,6 +52,22 @@ impl Axis {
         cell.clamp(0.0, f64::from(CELLS - 1)) as usize
     }
 
+    /// Whether `value` is within the range so far.
+    fn holds(&self, value: f64) -> bool {
+        self.density > 0.0 && value >= self.low && value <= self.high
+    }
+
+    /// So many cells as a share of the range, at most 1.
+    fn share(&self, cells: u32) -> f64 {
+        if cells == 0 {
+            return 0.0;
+        }
+        let width = self.density.recip();
+        // A series that never moved has no range; below a few cells, differences are rounding.
+        let range = (self.high - self.low).max(4.0 * width);
+        (f64::from(cells) * width / range).min(1.0)
+    }
+
     /// Takes `value` into the range, and tells `then` of each move that the cells have to make. The first cell is
     /// no narrower than `unit`.
     fn fit(&mut self, value: f64, unit: f64, mut then: impl FnMut(&Move)) {
@@ -89,6 +105,17 @@ impl Axis {
     }
 }
 
+/// Where a value lies on a grid while it has not been seen there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Place {
+    /// How far from anything that was seen in its context, as a share of the range so far: 0 to 1.
+    pub(super) distance: f64,
+    row: usize,
+    column: usize,
+    /// The axes need not move for it.
+    fits: bool,
+}
+
 /// A grid of `ROWS` contexts (1 or 32) by 32 cells of the value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Grid<const ROWS: usize>
@@ -120,31 +147,62 @@ impl<const ROWS: usize> Grid<ROWS>
 where
     [u32; ROWS]: Serialize + for<'a> Deserialize<'a>,
 {
-    /// How far `value` is from anything seen in `context`, as a share of the range so far (0 to 1); afterwards it
-    /// has been seen. All must be finite; below `unit`, differences do not matter.
-    pub(super) fn push(&mut self, context: f64, value: f64, unit: f64) -> f64 {
-        let fresh = self.values.density <= 0.0;
+    /// How far `value` is from anything seen in `context`, as a share of the range so far, and where on the grid that
+    /// is. All must be finite; below `unit`, differences do not matter.
+    pub(super) fn look(&self, context: f64, value: f64, unit: f64) -> Place {
+        if self.values.holds(value) && (ROWS == 1 || self.contexts.holds(context)) {
+            return self.place(context, value);
+        }
         let (low, high) = (self.values.low, self.values.high);
+        let mut wider = self.clone();
+        wider.fit(context, value, unit);
+        let place = wider.place(context, value);
+        let outside = (value - high).max(low - value).max(0.0);
+        let outside = outside / (high - low).max(4.0 * wider.values.density.recip());
+        let distance = if self.values.density <= 0.0 {
+            0.0
+        } else {
+            place.distance.max(outside).min(1.0)
+        };
+        Place {
+            distance,
+            fits: false,
+            ..place
+        }
+    }
+
+    /// Now the value has been seen at the place that [`Grid::look`] found for it.
+    pub(super) fn learn(&mut self, place: &Place, context: f64, value: f64, unit: f64) {
+        if !place.fits {
+            self.fit(context, value, unit);
+        }
+        self.seen[place.row] |= 1 << place.column;
+    }
+
+    /// Takes both into the axes' ranges.
+    fn fit(&mut self, context: f64, value: f64, unit: f64) {
         let (seen, before) = (&mut self.seen, &mut self.before);
         self.values.fit(value, unit, |step| {
             for row in seen.iter_mut().chain(before.iter_mut()) {
                 *row = moved(*row, step);
             }
         });
-        let row = if ROWS == 1 {
-            0
-        } else {
-            let (seen, before) = (&mut self.seen, &mut self.before);
+        if ROWS > 1 {
             self.contexts.fit(context, unit, |step| {
                 move_rows(seen, step);
                 move_rows(before, step);
             });
+        }
+    }
+
+    /// The place of what is within the axes' ranges.
+    fn place(&self, context: f64, value: f64) -> Place {
+        let row = if ROWS == 1 {
+            0
+        } else {
             self.contexts.cell(context)
         };
         let column = self.values.cell(value);
-        let width = self.values.density.recip();
-        // A series that never moved has no range; below a few cells, differences are rounding.
-        let range = (self.values.high - self.values.low).max(4.0 * width);
         let mut near = 0;
         let from = (row as i32 - NEIGHBOURS).max(0) as usize;
         let to = (row as i32 + NEIGHBOURS).min(ROWS as i32 - 1) as usize;
@@ -156,15 +214,14 @@ where
         } else {
             let up = (near >> column).trailing_zeros();
             let down = (near << (31 - column)).leading_zeros();
-            f64::from(up.min(down)) * width / range
+            self.values.share(up.min(down))
         };
-        self.seen[row] |= 1 << column;
-        if fresh {
-            return 0.0;
+        Place {
+            distance,
+            row,
+            column,
+            fits: true,
         }
-        let outside = (value - high).max(low - value).max(0.0);
-        let outside = outside / (high - low).max(4.0 * width);
-        distance.max(outside).min(1.0)
     }
 
     /// Begins a generation: what was seen before the last one is forgotten.
@@ -212,6 +269,18 @@ fn move_rows<const ROWS: usize>(rows: &mut [u32; ROWS], step: &Move) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl<const ROWS: usize> Grid<ROWS>
+    where
+        [u32; ROWS]: Serialize + for<'a> Deserialize<'a>,
+    {
+        /// The distance of a value that is learned afterwards.
+        fn push(&mut self, context: f64, value: f64, unit: f64) -> f64 {
+            let place = self.look(context, value, unit);
+            self.learn(&place, context, value, unit);
+            place.distance
+        }
+    }
 
     #[test]
     fn what_was_seen_is_not_new() {

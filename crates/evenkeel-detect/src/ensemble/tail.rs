@@ -36,6 +36,11 @@ const BULK_LEAD: f32 = 2.0;
 /// The quantile is taken no lower than this share of the smallest peak: a series that is zero most of the time has
 /// a quantile of zero, and everything is infinitely beyond that.
 const QUANTILE_FLOOR: f32 = 0.01;
+/// The quantiles' steps grow smaller by this power of the points, with a floor so that a series may change its ways,
+const STEP_POWER: f64 = -0.7;
+const STEP_MIN: f64 = 0.015;
+/// which is reached at this point.
+const SETTLED_POINTS: u32 = 404;
 /// Points before anything is judged.
 const WARM_UP_POINTS: u32 = 20;
 
@@ -45,22 +50,32 @@ pub(super) struct Pace {
     points: u32,
     rise: f32,
     fall: f32,
-    /// Decades of the points seen so far.
+    /// Decades of the points seen so far, and of a few more, so that the first do not count as none.
     pub(super) decades: f32,
 }
 
 impl Pace {
     /// At the point number `points`, counted from 1.
     pub(super) fn at(points: u32) -> Self {
-        // Robbins and Monro's steps (1951), with a floor so that a series may change its ways.
-        let step = 4.0 * f64::from(points).powf(-0.7).max(0.015);
+        let (rise, fall) = if points < SETTLED_POINTS {
+            moves(f64::from(points).powf(STEP_POWER).max(STEP_MIN))
+        } else {
+            moves(STEP_MIN)
+        };
         Self {
             points,
-            rise: (step * QUANTILE).exp() as f32,
-            fall: (-step * (1.0 - QUANTILE)).exp() as f32,
+            rise,
+            fall,
             decades: (f64::from(points) + 9.0).log10() as f32,
         }
     }
+}
+
+/// How the quantiles rise and fall by one of Robbins and Monro's steps (1951).
+fn moves(step: f64) -> (f32, f32) {
+    let step = 4.0 * step;
+    let (rise, fall) = (step * QUANTILE, -step * (1.0 - QUANTILE));
+    (rise.exp() as f32, fall.exp() as f32)
 }
 
 /// One side of one kind of evidence.
@@ -239,6 +254,15 @@ mod tests {
         let (often, pace) = taught(spiky(4000));
         let (never, _) = taught(calm(4000));
         assert!(often.rarity(50.0, 1e-6, pace) + 3.0 < never.rarity(50.0, 1e-6, pace));
+    }
+
+    #[test]
+    fn the_steps_are_settled_where_their_floor_is_reached() {
+        let step = |points: u32| f64::from(points).powf(STEP_POWER);
+        assert!(step(SETTLED_POINTS - 1) > STEP_MIN && step(SETTLED_POINTS) < STEP_MIN);
+        let computed = moves(std::hint::black_box(STEP_MIN));
+        let settled = Pace::at(SETTLED_POINTS);
+        assert_eq!(computed, (settled.rise, settled.fall));
     }
 
     #[test]
